@@ -1,0 +1,81 @@
+"""From activations to an eraser: fit the gates, join them with a direction, merge requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .direction import Direction
+from .eraser import Eraser, Mode, Scope
+from .gate import Gate, hard_gate, ridge_gate, rms_normalise, stack
+from .moments import Moments
+from .sites import HookSite, in_order
+
+
+def fit_eraser(
+    forget: Mapping[HookSite, Tensor],
+    retain: Mapping[HookSite, Tensor | Moments],
+    direction: Direction,
+    *,
+    mode: Mode = "two_pass",
+    solver: Literal["ridge", "hard"] = "ridge",
+    threshold: float | None = None,
+    rms: bool = False,
+    strength: float = 1.0,
+    scope: Scope = "prompt",
+    metadata: Mapping[str, Any] | None = None,
+    **solver_options: Any,
+) -> Eraser:
+    """Fit the gates at the sites of `forget` and combine them with a direction.
+
+    `forget`, `retain`: activations `(N, d)` at the last prompt token per gate site; `retain` may be `Moments`
+    (of RMS-normalised activations where `rms` is set). `direction`: the steered sites. `threshold`: needed by
+    mode `two_pass`, which takes exactly one gate site; start from `inf` and set it by calibration with
+    `eraser.with_threshold`. `solver_options`: `beta, gamma, bias` for `ridge_gate`, or `energy, keep, gamma,
+    centred, bias` for `hard_gate`. Mode `constant` fits no gate and takes empty mappings.
+    """
+    if in_order(forget) != in_order(retain):
+        raise ValueError("`forget` and `retain` must hold activations of the same hook sites.")
+    gates: dict[HookSite, Gate] = {}
+    for site in in_order(forget):
+        kept, known = retain[site], forget[site].to(torch.float64)
+        if isinstance(kept, Tensor):
+            kept = Moments.of(rms_normalise(kept.to(torch.float64)) if rms else kept)
+        gate = (ridge_gate if solver == "ridge" else hard_gate)(
+            rms_normalise(known) if rms else known, kept, **solver_options
+        )
+        gate = replace(gate, rms=rms)
+        if threshold is None and mode == "two_pass":
+            threshold = float("inf")
+        gates[site] = gate if threshold is None else gate.with_threshold(threshold)
+    options = {"solver": solver, "solver_options": dict(solver_options), "position": direction.position}
+    return Eraser(
+        directions={site: direction[site][None] for site in direction.sites},
+        gates=gates,
+        strength=strength,
+        mode=mode,
+        scope=scope,
+        metadata={**options, **(metadata or {})},
+    )
+
+
+def combine(erasers: list[Eraser]) -> Eraser:
+    """Several requests with the same sites and settings as one eraser of higher rank."""
+    first = erasers[0]
+    if any(set(e.directions) != set(first.directions) or set(e.gates) != set(first.gates) for e in erasers):
+        raise ValueError("Erasers can be combined when they read and steer the same hook sites.")
+    later = [e.decode_directions for e in erasers]
+    if any((value is None) != (later[0] is None) for value in later):
+        raise ValueError("Either all or none of the erasers must have decode_directions.")
+    merged = {s: torch.cat([e.directions[s] for e in erasers]) for s in first.directions}
+    decode = {s: torch.cat([v[s] for v in later if v is not None]) for s in later[0]} if later[0] is not None else None
+    gates = {s: stack([e.gates[s] for e in erasers]) for s in first.gates}
+    requests = [dict(e.metadata) for e in erasers]
+    shared = {k: v for k, v in first.metadata.items() if all(r.get(k) == v for r in requests)}
+    return first.with_(
+        directions=merged, decode_directions=decode, gates=gates, metadata={**shared, "requests": requests}
+    )

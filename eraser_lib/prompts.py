@@ -1,0 +1,168 @@
+"""What a steered model remembers between two calls of its decoder: the prompt and its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from .hooks import real_tokens
+
+
+@dataclass
+class Call:
+    """One call of the decoder: new tokens of all rows, at columns `past .. past + width - 1`."""
+
+    past: int
+    """The clock: tokens already in the key-value cache (0 without a cache)."""
+
+    batch: int
+    width: int
+    real: Tensor
+    """Tokens that are not padding, `(B, width)`."""
+
+    tokens: Tensor
+    """Token ids `(B, width)`, or embeddings `(B, width, d)` where ids are unknown."""
+
+    pixels: Any = None
+    """The `pixel_values` of the call, kept to tell two prompts with the same text apart."""
+
+    image: Tensor | None = None
+    """Image tokens, `(B, width)`; `None` when unknown."""
+
+    prompt: Tensor | None = None
+    """Tokens that belong to the prompt, where the caller said so (labels, declared mask), `(B, width)`."""
+
+
+@dataclass
+class Prompt:
+    """A batch of prompts, fixed at their first prefill; later calls refer back to it."""
+
+    start: int
+    """Column of the first token of this prefill; above 0 on a later turn with a kept cache."""
+
+    width: int
+    last: Tensor
+    """Column of the last prompt token of each row, `(B,)`."""
+
+    mask: Tensor
+    """Prompt positions to be patched, `(B, width)`."""
+
+    call: Call
+    """The prefill itself."""
+
+    seen: int
+    """Length of the sequence at the latest call."""
+
+    amounts: dict[Any, Tensor] = field(default_factory=dict)
+    """How much of each direction a row gets, `(B, k)` per site; the key `None` serves all sites."""
+
+    def repeated(self, batch: int) -> Prompt:
+        """The same prompts with each row repeated, for beams that are expanded after the prefill."""
+        before = self.last.shape[0]
+        if batch == before:
+            return self
+        if batch % before:
+            raise RuntimeError(
+                f"The decoder got {batch} rows, but the prompt was prefilled with {before}. Call "
+                "handle.new_prompt() before another batch continues from a cache."
+            )
+        times = batch // before
+        amounts = {key: value.repeat_interleave(times, dim=0) for key, value in self.amounts.items()}
+        last, mask = self.last.repeat_interleave(times), self.mask.repeat_interleave(times, dim=0)
+        return Prompt(self.start, self.width, last, mask, self.call, self.seen, amounts)
+
+    def columns(self, call: Call) -> Tensor:
+        """The prompt positions to be patched among the tokens of a call, `(B, call.width)`."""
+        after = max(call.past + call.width - self.start - self.width, 0)
+        full = pad(self.mask, (max(self.start - call.past, 0), after))
+        offset = max(call.past - self.start, 0)
+        return full[:, offset : offset + call.width]
+
+    def steps(self, call: Call) -> Tensor:
+        """Generation step of each token of a call, `(B, T)`: 1 for the first generated, below 1 before."""
+        columns = torch.arange(call.past, call.past + call.width, device=self.last.device)
+        return columns[None, :] - self.last[:, None]
+
+    def continued_by(self, call: Call) -> bool:
+        """Whether an uncached call repeats this sequence and images with one more token."""
+        before = self.call
+        if self.start or call.batch != before.batch or call.width != self.seen + 1 or call.prompt is not None:
+            return False
+        same_tokens = call.tokens.shape[2:] == before.tokens.shape[2:] and torch.equal(
+            call.tokens[:, : self.width], before.tokens
+        )
+        if not same_tokens or not torch.equal(call.real[:, : self.width], before.real):
+            return False
+        if call.pixels is None or before.pixels is None:
+            return call.pixels is before.pixels
+        return call.pixels is before.pixels or (
+            call.pixels.shape == before.pixels.shape and torch.equal(call.pixels, before.pixels)
+        )
+
+
+def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
+    """Fix prompt length and patched positions per row. `columns`: prompt length told by `generate`."""
+    prompt = call.real if call.prompt is None else call.real & call.prompt
+    if columns is not None and call.past + call.width > columns:
+        # Candidate tokens of assisted decoding follow the prompt.
+        prompt = prompt & (torch.arange(call.width, device=prompt.device) < columns - call.past)
+    places = torch.arange(call.width, device=prompt.device)
+    last = torch.where(prompt, places, -1).amax(dim=1)
+    if call.prompt is not None and bool((last < 0).any()):
+        raise ValueError(
+            "A row has no prompt token before its first label (or in its declared prompt mask), so there is "
+            "nowhere to read its gate. Set its prompt's labels to -100, or call handle.declare_prompt(mask)."
+        )
+    last = torch.where(last < 0, call.width - 1, last)  # (B,)
+    mask = prompt
+    if scope == "last":
+        mask = prompt & (places == last[:, None])
+    elif scope in ("text", "image"):
+        if call.image is None:
+            raise ValueError(
+                f"Scope {scope!r} needs to know which tokens are image tokens: call the model with input_ids "
+                "or mm_token_type_ids (it got embeddings only)."
+            )
+        mask = prompt & (call.image if scope == "image" else ~call.image)
+    return Prompt(call.past, call.width, call.past + last, mask, call, call.past + call.width)
+
+
+def describe_call(decoder: Mapping[str, Any], outer: Mapping[str, Any], model: nn.Module, mask: Any) -> Call:
+    """Collect what is known about a decoder call.
+
+    `decoder`: the keyword arguments of the decoder; `outer`: those of the whole model, empty when the decoder
+    is called by itself; `mask`: a two-dimensional attention mask for when the decoder got a prepared one.
+    """
+    embeds, ids = decoder.get("inputs_embeds"), outer.get("input_ids")
+    if ids is None:
+        ids = decoder.get("input_ids")
+    tokens: Tensor | None = embeds if embeds is not None else ids
+    if tokens is None:
+        raise ValueError("The decoder was called with neither inputs_embeds nor input_ids as keyword arguments.")
+    batch, width = tokens.shape[:2]
+    if ids is not None and tuple(ids.shape) != (batch, width):
+        ids = None
+    cache = decoder.get("past_key_values")
+    past = 0 if cache is None else int(cache.get_seq_length())
+    given = decoder.get("attention_mask")
+    if isinstance(mask, Tensor) and not (isinstance(given, Tensor) and given.ndim == 2) and given is not None:
+        given = pad(mask, (0, max(past + width - mask.shape[1], 0)), value=1)[:, : past + width]
+        given = given.repeat_interleave(batch // given.shape[0], dim=0)
+    call = Call(past, batch, width, real_tokens(given, batch, width, tokens.device), tokens if ids is None else ids)
+    call.pixels = outer.get("pixel_values")
+    types = outer.get("mm_token_type_ids")
+    image_token = getattr(getattr(model, "config", None), "image_token_id", None)
+    if types is not None and types.shape[-1] >= width:
+        call.image = types[:, -width:].ne(0)
+    elif ids is not None:
+        call.image = ids.eq(image_token) if image_token is not None else torch.zeros_like(ids, dtype=torch.bool)
+    labels = outer.get("labels")
+    if labels is not None and tuple(labels.shape) == (batch, width):
+        # Teacher forcing: the prompt ends before the first token that counts in the loss.
+        call.prompt = labels.ne(-100).to(call.real.device).cumsum(dim=1).eq(0)
+    return call

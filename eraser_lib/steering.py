@@ -1,0 +1,291 @@
+"""Attach an eraser to a model: one decision per prompt row, the cache's past length as the clock.
+
+Only the decoder's `forward` is wrapped, on the instance: image features, rotary positions and `rope_deltas`
+are computed outside it and passed in, so a second prefill neither runs the vision tower again nor moves a
+position.
+
+Which call is a prompt?
+
+- Inside `model.generate`: the first decoder call of each `generate` (also on a later turn that keeps a
+  cache); everything after it is a continuation, cached or not.
+- Outside `generate`: a call without past tokens is a new prompt, unless it repeats the current sequence with
+  exactly one more token and the same images (uncached decoding by hand). A call with past tokens continues
+  the current prompt. `handle.new_prompt()` starts a new one in any case.
+- With `labels` the prompt of a row ends before its first counted label; `handle.declare_prompt` says it by a
+  mask.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+
+from .gate import Gate
+from .hooks import check_inputs, edit, read
+from .prompts import Call, Prompt, begin_prompt, describe_call
+from .sites import HookSite, find_decoder, in_order, last_real_token
+
+if TYPE_CHECKING:
+    from .eraser import Eraser
+
+
+class _Opened(Exception):
+    """Raised at the decision site when a gate opened, to give up a prefill; carries its handle."""
+
+
+class Steering:
+    """The handle of an attached eraser: its latest decisions, and where a prompt begins and ends."""
+
+    gate_values: dict[HookSite, Tensor]
+    """Gate values `(B, k)` per gate site at the latest prefill."""
+
+    opened: Tensor | None
+    """Rows `(B,)` that were steered at the latest prefill; `None` before it."""
+
+    def __init__(self, eraser: Eraser, model: nn.Module) -> None:
+        self.eraser = eraser
+        self.gate_values = {}
+        self.opened = None
+        self._model, self._decoder = model, find_decoder(model)
+        self._directions = {s: eraser.directions[s].to(self._decoder.device(s)) for s in eraser.sites}
+        later = eraser.decode_directions or {}
+        self._later = {s: later[s].to(v.device) if s in later else v for s, v in self._directions.items()}
+        self._gates: dict[HookSite, Gate] = {s: g.to(self._decoder.device(s)) for s, g in eraser.gates.items()}
+        self._outer: dict[str, Any] = {}
+        self._declared: Tensor | None = None
+        self._prompt: Prompt | None = None
+        self._fresh = True
+        self._generating: tuple[int | None, Any] | None = None
+
+    def new_prompt(self) -> None:
+        """Forget the current prompt: the next call of the model starts a new one and is decided anew."""
+        self._fresh = True
+
+    def declare_prompt(self, mask: Tensor) -> None:
+        """Say for the next call which tokens belong to the prompt, `(B, T)`; the rest counts as generated."""
+        self._declared, self._fresh = mask.ne(0), True
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Wrap the decoder's forward and the model's generate; restore both at the end."""
+        before = self._model.register_forward_pre_hook(self._note_inputs, with_kwargs=True)
+        after = self._model.register_forward_hook(lambda *_: self._outer.clear(), always_call=True)
+        with ExitStack() as stack:
+            stack.callback(after.remove)
+            stack.callback(before.remove)
+            stack.enter_context(_wrapped(self._decoder.module, "forward", self._forward))
+            if hasattr(self._model, "generate"):
+                stack.enter_context(_wrapped(self._model, "generate", self._generate))
+            yield
+
+    def _note_inputs(self, _: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
+        check_inputs(kwargs)
+        self._outer.clear()
+        self._outer.update(kwargs)
+
+    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        check_inputs(kwargs)
+        tokens = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+        tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+        mask = kwargs.get("attention_mask")
+        widths = [t.shape[1] for t in (tokens, mask) if isinstance(t, Tensor) and t.ndim > 1]
+        outside, self._fresh = self._generating, True
+        self._generating = (max(widths, default=0) or None, mask)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._generating = outside
+
+    def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if args:
+            raise TypeError("A steered decoder must be called with keyword arguments only.")
+        columns, mask = self._generating or (None, None)
+        call = describe_call(kwargs, self._outer, self._model, mask)
+        run = functools.partial(original, **kwargs)
+        if self.eraser.mode == "published":
+            return self._published(run, call)
+        if self._is_new(call):
+            if self._declared is not None:
+                call.prompt, self._declared = self._declared.to(call.real.device), None
+            if columns is not None and call.past + call.width < columns:
+                end = call.past + call.width
+                raise ValueError(
+                    f"The prompt has {columns} tokens, but the first prefill ends at {end}: "
+                    "a gate is read at the last prompt token, so prefill in chunks is not supported. Set "
+                    "prefill_chunk_size=None."
+                )
+            prompt = begin_prompt(call, self.eraser.scope, columns)
+            self._prompt, self._fresh = None, True
+            output = self._decide(run, call, prompt, kwargs.get("past_key_values"))
+            self._prompt, self._fresh = prompt, False
+            return output
+        assert self._prompt is not None
+        self._prompt.seen = call.past + call.width
+        prompt = self._prompt.repeated(call.batch)
+        past_prompt = call.past >= prompt.start + prompt.width
+        if past_prompt and self.eraser.scope != "prompt+generation":
+            return run()  # a decoding step: no hook is left in its way
+        with edit(self._decoder, self._edits(call, prompt)):
+            return run()
+
+    def _is_new(self, call: Call) -> bool:
+        if self._prompt is None or self._fresh:
+            return True
+        if call.past > 0:
+            return False
+        if self._generating is not None:
+            return call.width <= self._prompt.width
+        return not self._prompt.continued_by(call)
+
+    def _decide(self, run: Callable[[], Any], call: Call, prompt: Prompt, cache: Any) -> Any:
+        """Run the prefill of a new prompt: read the gates, fix the amounts, steer."""
+        self.gate_values, self.opened = {}, None
+        if self.eraser.mode == "constant":
+            some = next(iter(self._directions.values()))
+            prompt.amounts[None] = torch.ones(call.batch, some.shape[0], device=call.real.device)
+            self.opened = torch.ones(call.batch, dtype=torch.bool, device=call.real.device)
+            with edit(self._decoder, self._edits(call, prompt)):
+                return run()
+        if self.eraser.mode == "gated":
+            early = {s: self._reader(s, call, prompt) for s in self._gates if s not in self._directions}
+            with read(self._decoder, early), edit(self._decoder, self._edits(call, prompt, decide=True)):
+                return run()
+        site = in_order(self._gates)[0]
+        undo = _remember(cache)
+        try:
+            with read(self._decoder, {site: self._reader(site, call, prompt, stop=True)}):
+                return run()
+        except _Opened as signal:
+            if signal.args[0] is not self:
+                raise
+        undo()
+        with edit(self._decoder, self._edits(call, prompt)):
+            return run()
+
+    def _reader(self, site: HookSite, call: Call, prompt: Prompt, *, stop: bool = False) -> Callable[[Tensor], None]:
+        """Reads the gate of one site at the last prompt token of every row and fixes the amounts."""
+        gate = self._gates[site]
+        key = None if len(self._gates) == 1 else site
+
+        def decide(stream: Tensor) -> None:
+            rows = torch.arange(call.batch, device=stream.device)
+            values = gate(stream[rows, (prompt.last - call.past).to(stream.device)])  # (B, k)
+            is_open = gate.opens(values)
+            by_value = gate.threshold is None or self.eraser.amount == "gate"
+            prompt.amounts[key] = torch.where(is_open, values if by_value else torch.ones_like(values), 0.0)
+            self.gate_values[site] = values.detach()
+            row_open = is_open.any(dim=1)
+            self.opened = row_open if self.opened is None else self.opened | row_open.to(self.opened.device)
+            if stop and bool(row_open.any()):  # the only synchronisation: one per prefill
+                raise _Opened(self)
+
+        return decide
+
+    def _edits(self, call: Call, prompt: Prompt, *, decide: bool = False) -> dict[HookSite, Callable[[Tensor], Tensor]]:
+        positions = prompt.columns(call)[..., None]  # (B, T, 1)
+        steps = prompt.steps(call)  # (B, T)
+        generated = (steps > 0) & call.real
+        generates = self.eraser.scope == "prompt+generation"
+
+        def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
+            def apply(stream: Tensor) -> Tensor:
+                if decide and site in self._gates:
+                    self._reader(site, call, prompt)(stream)
+                amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
+                is_open = amount.ne(0).any(dim=1)[:, None, None]  # (B, 1, 1)
+                delta = patch(amount, self._directions[site], self.eraser.strength, stream.dtype)[:, None]
+                steered = torch.where(positions.to(stream.device) & is_open, stream + delta, stream)
+                if generates:
+                    strength = self.eraser.strength * self.eraser.decode_strength
+                    delta = patch(amount, self._later[site], strength, stream.dtype)[:, None]
+                    fade = self.eraser.decode_decay ** (steps.clamp_min(1) - 1).to(stream.device, torch.float32)
+                    late = generated.to(stream.device)[..., None] & is_open
+                    steered = torch.where(late, stream + fade[..., None].to(stream.dtype) * delta, steered)
+                return steered
+
+            return apply
+
+        return {site: edit_at(site) for site in self._directions}
+
+    def _published(self, run: Callable[[], Any], call: Call) -> Any:
+        """The authors' rule, literally: any call longer than one token is a prompt, all of whose positions
+        move."""
+        if call.width <= 1:
+            return run()
+        self.gate_values = {}
+        self.opened = torch.ones(call.batch, dtype=torch.bool, device=call.real.device)
+        last = last_real_token(call.real)
+
+        def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
+            def apply(stream: Tensor) -> Tensor:
+                rows = torch.arange(call.batch, device=stream.device)
+                values = self._gates[site](stream[rows, last.to(stream.device)])
+                self.gate_values[site] = values.detach()
+                return stream + patch(values, self._directions[site], self.eraser.strength, stream.dtype)[:, None]
+
+            return apply
+
+        with edit(self._decoder, {site: edit_at(site) for site in self._directions}):
+            return run()
+
+
+def patch(amount: Tensor, direction: Tensor, strength: float, dtype: torch.dtype) -> Tensor:
+    """What is added to a row's residual stream: `strength * sum_k amount_k r_k`, rounded once to `dtype`.
+
+    `amount`: `(B, k)`; `direction`: `(k, d)`. Returns `(B, d)`.
+    """
+    wide = torch.promote_types(dtype, torch.float32)
+    return (strength * (amount.to(wide) @ direction.to(wide))).to(dtype)
+
+
+@contextmanager
+def _wrapped(owner: nn.Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Put `function(original, ...)` in the place of a method, on the instance only."""
+    original = getattr(owner, name)
+    had = vars(owner).get(name)
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(original, *args, **kwargs)
+
+    setattr(owner, name, wrapper)
+    try:
+        yield
+    finally:
+        if had is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, had)
+
+
+def _remember(cache: Any) -> Callable[[], None]:
+    """A function that puts a key-value cache back into its present state, in place."""
+    if cache is None:
+        return lambda: None
+    layers = list(cache.layers)
+    states = [dict(vars(layer)) for layer in layers]
+    growing = all(isinstance(layer, DynamicLayer) for layer in layers)
+    empty = int(cache.get_seq_length()) == 0
+
+    def undo() -> None:
+        if growing:
+            # Growing layers concatenate into new tensors, so the old ones are still what they were.
+            del cache.layers[len(layers) :]
+            for layer, state in zip(layers, states, strict=True):
+                vars(layer).clear()
+                vars(layer).update(state)
+        elif empty:
+            cache.reset()
+        else:
+            raise RuntimeError(
+                f"A second prefill would overwrite a non-empty {type(cache).__name__}, whose tokens cannot "
+                "be taken back. Use a DynamicCache for turns that keep their cache."
+            )
+
+    return undo

@@ -1,0 +1,178 @@
+"""The gate as theorems: rank one, blind to the retain directions, equal to the dense solution (invariant
+g)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from eraser_lib import Gate, Moments, hard_gate, retain_basis, ridge_gate, rms_normalise, stack
+
+
+def problem(seed: int, n_f: int, n_r: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Forget rows, retain rows (with a mean that holds most of the energy), and a direction."""
+    g = torch.Generator().manual_seed(seed)
+    scale = torch.logspace(0, -2, d, dtype=torch.float64)
+    mean = 4 * torch.randn(d, dtype=torch.float64, generator=g)
+    retain = torch.randn(n_r, d, dtype=torch.float64, generator=g) * scale + mean
+    shift = torch.randn(d, dtype=torch.float64, generator=g)
+    forget = torch.randn(n_f, d, dtype=torch.float64, generator=g) * scale + mean + shift
+    return forget, retain, torch.randn(d, dtype=torch.float64, generator=g)
+
+
+def least_squares(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.lstsq(a, b, driver="gelsd").solution
+
+
+problems = given(
+    seed=st.integers(0, 10**6), n_f=st.integers(1, 25), n_r=st.integers(2, 40), d=st.integers(4, 16),
+    gamma=st.sampled_from([1e-3, 1e-2, 1.0]),
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@problems
+def test_hard_gate_is_the_dense_matrix(seed: int, n_f: int, n_r: int, d: int, gamma: float) -> None:
+    forget, retain, r = problem(seed, n_f, n_r, d)
+    moments = Moments.of(retain)
+    basis = retain_basis(moments, keep=0.5)
+    projector = torch.eye(d, dtype=torch.float64) - basis @ basis.T
+    gate = hard_gate(forget, moments, keep=0.5, gamma=gamma)
+    # Oracle: W P minimises ||W P H - r 1^T||^2 + g ||W P||^2, by augmented least squares on the d x d matrix.
+    rows = forget @ projector
+    absolute = gamma * float(rows.square().sum()) / n_f
+    stacked = torch.cat([rows, absolute**0.5 * torch.eye(d, dtype=torch.float64)])
+    target = torch.cat([r.expand(n_f, d), torch.zeros(d, d, dtype=torch.float64)])
+    dense = least_squares(stacked, target).T  # (d, d), acts on h
+    factored = torch.outer(r, gate.weight[0])
+    assert float((factored - dense).norm() / dense.norm()) <= 1e-10
+    singular = torch.linalg.svdvals(dense)
+    assert float(singular[1] / singular[0]) < 1e-10
+
+
+@settings(max_examples=40, deadline=None)
+@problems
+def test_ridge_gate_is_the_dense_matrix(seed: int, n_f: int, n_r: int, d: int, gamma: float) -> None:
+    forget, retain, r = problem(seed, n_f, n_r, d)
+    for beta in (0.5, 5.0):
+        gate = ridge_gate(forget, Moments.of(retain), beta=beta, gamma=gamma)
+        c_f, c_r = forget.square().sum() / n_f, retain.square().sum() / n_r
+        weight = (beta * c_f / c_r / n_r) ** 0.5
+        root = (gamma * c_f / d) ** 0.5
+        stacked = torch.cat([forget / n_f**0.5, weight * retain, root * torch.eye(d, dtype=torch.float64)])
+        target = torch.cat([r.expand(n_f, d) / n_f**0.5, torch.zeros(n_r + d, d, dtype=torch.float64)])
+        dense = least_squares(stacked, target).T
+        assert float((torch.outer(r, gate.weight[0]) - dense).norm() / dense.norm()) <= 1e-10
+
+
+@settings(max_examples=20, deadline=None)
+@problems
+def test_ridge_bias_is_the_affine_least_squares(seed: int, n_f: int, n_r: int, d: int, gamma: float) -> None:
+    forget, retain, _ = problem(seed, n_f, n_r, d)
+    gate = ridge_gate(forget, Moments.of(retain), beta=2.0, gamma=gamma, bias=True)
+    c_f, c_r = forget.square().sum() / n_f, retain.square().sum() / n_r
+    weight, root = (2.0 * c_f / c_r / n_r) ** 0.5, (gamma * c_f / d) ** 0.5
+
+    def block(x: Tensor, factor: Tensor | float, constant: float) -> Tensor:
+        return factor * torch.cat([x, torch.full((len(x), 1), constant, dtype=torch.float64)], dim=1)
+
+    stacked = torch.cat([
+        block(forget, n_f**-0.5, 1.0), block(retain, weight, 1.0), block(torch.eye(d, dtype=torch.float64),
+        root, 0.0)
+    ])  # fmt: skip
+    target = torch.zeros(len(stacked), 1, dtype=torch.float64)
+    target[:n_f] = n_f**-0.5
+    solution = least_squares(stacked, target)[:, 0]
+    torch.testing.assert_close(gate.weight[0], solution[:-1], rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(gate.bias[0], solution[-1], rtol=1e-7, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), energy=st.sampled_from([0.5, 0.9, 0.99]))
+def test_hard_gate_leaks_no_more_than_the_energy_rule_allows(seed: int, energy: float) -> None:
+    forget, retain, _ = problem(seed, 5, 60, 12)
+    moments = Moments.of(retain)
+    basis = retain_basis(moments, energy=energy)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
+    left = retain - retain @ basis @ basis.T
+    assert float((moments.mean - basis @ (basis.T @ moments.mean)).norm()) < 1e-9 * float(moments.mean.norm())
+    centred = retain - moments.mean
+    assert float(left.square().sum() / centred.square().sum()) <= 1 - energy + 1e-12
+    gate = hard_gate(forget, moments, energy=energy)
+    assert float((gate.weight[0] @ basis).norm() / gate.weight.norm()) < 1e-10
+
+
+def test_an_uncentred_share_of_energy_leaks_which_is_why_the_mean_goes_first() -> None:
+    _, retain, _ = problem(0, 5, 60, 12)
+    moments = Moments.of(retain)
+    assert retain_basis(moments, energy=0.9, centred=False).shape[1] == 1
+    assert retain_basis(moments, energy=0.9).shape[1] > 2
+
+
+def test_published_ratio_keeps_that_share_of_dimensions() -> None:
+    _, retain, _ = problem(0, 5, 60, 10)
+    assert retain_basis(Moments.of(retain), keep=0.4, centred=False).shape == (10, 6)
+    assert retain_basis(Moments.of(retain), keep=0.4).shape == (10, 7)  # and the mean direction
+
+
+def test_hard_gate_is_the_limit_of_ridge_where_a_null_space_exists() -> None:
+    forget, retain, _ = problem(3, 4, 5, 12)
+    moments = Moments.of(retain)
+    hard = hard_gate(forget, moments, energy=1 - 1e-12, gamma=1e-2)
+    basis = retain_basis(moments, energy=1 - 1e-12)
+    rows = forget - forget @ basis @ basis.T
+    # gamma_ridge = gamma_hard / N_f, in absolute units
+    absolute = 1e-2 * float(rows.square().sum()) / 4 / 4
+    unit = float(forget.square().sum()) / 4 / 12
+    soft = ridge_gate(forget, moments, beta=1e8, gamma=absolute / unit)
+    assert float((soft.weight - hard.weight).norm() / hard.weight.norm()) < 1e-3
+
+
+def test_ridge_separates_and_bias_hits_the_targets() -> None:
+    forget, retain, _ = problem(1, 30, 200, 16)
+    for gate in (ridge_gate(forget, Moments.of(retain)), ridge_gate(forget, Moments.of(retain), bias=True)):
+        assert float(gate(forget).mean()) > 0.5 > float(gate(retain).mean())
+    hard = hard_gate(forget, Moments.of(retain), keep=0.5, bias=True)
+    assert abs(float(hard(retain).mean())) < 1e-9
+
+
+def test_container_has_rank_k() -> None:
+    gates = [Gate(torch.randn(1, 4), torch.zeros(1)).with_threshold(t) for t in (0.1, 0.2)]
+    both = stack(gates)
+    h = torch.randn(3, 5, 4)
+    assert both(h).shape == (3, 5, 2)
+    torch.testing.assert_close(both(h)[..., 1], gates[1](h)[..., 0])
+    assert both.opens(torch.tensor([0.15, 0.2])).tolist() == [True, False]  # strictly greater
+
+
+def test_gate_values_are_wide_and_rms_ignores_length() -> None:
+    gate = Gate(torch.ones(1, 4), torch.zeros(1), rms=True)
+    h = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    torch.testing.assert_close(gate(h), gate(100 * h), rtol=1e-5, atol=1e-5)
+    assert gate(h.bfloat16()).dtype == torch.float32
+    assert gate(h.double()).dtype == torch.float64
+    torch.testing.assert_close(rms_normalise(h).square().mean(), torch.tensor(1.0), rtol=1e-5, atol=1e-5)
+
+
+def test_errors() -> None:
+    forget, retain, _ = problem(0, 5, 60, 12)
+    moments = Moments.of(retain)
+    with pytest.raises(ValueError, match="exactly one"):
+        retain_basis(moments)
+    with pytest.raises(ValueError, match="strictly between"):
+        retain_basis(moments, keep=1.5)
+    with pytest.raises(ValueError, match="gamma"):
+        hard_gate(forget, moments, keep=0.5, gamma=0)
+    with pytest.raises(ValueError, match="positive"):
+        ridge_gate(forget, moments, beta=-1)
+    with pytest.raises(ValueError, match="shape"):
+        hard_gate(forget[:, :3], moments, keep=0.5)
+    with pytest.raises(ValueError, match="Nothing of the forget"):
+        hard_gate(torch.zeros(2, 12), moments, keep=0.5)
+    with pytest.raises(ValueError, match="stacked"):
+        stack([Gate(torch.ones(1, 2), torch.zeros(1)), Gate(torch.ones(1, 2), torch.zeros(1), rms=True)])
+    with pytest.raises(ValueError, match=r"Gate\.bias"):
+        Gate(torch.ones(1, 2), torch.zeros(2))
