@@ -1,0 +1,282 @@
+"""From logs to the tidy summary that tables, figures and reports read. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eraser_lib.evaluate.log import MODALITIES, SUBSETS, TASKS, read_logs
+from eraser_lib.evaluate.separation import ks_interval
+from eraser_lib.evaluate.stats import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_mean_over_seeds,
+    holm,
+    paired_difference,
+    sign_flip_test,
+)
+
+METHODS = ("vanilla", "retain_only", "prompt", "constant", "ga_diff", "mllmeraser_published", "mllmeraser")
+COLUMNS = [
+    "preset", "model", "split", "method", "seed", "subset", "modality", "task", "metric", "value", "ci_low",
+    "ci_high", "n", "n_people",
+]  # fmt: skip
+_RUN = ["preset", "model", "split", "method"]
+_CELL = ["subset", "modality", "task"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A mean over rows of a log."""
+
+    name: str
+    column: str
+    tasks: tuple[str, ...] = TASKS
+    meaning: str = ""
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "accuracy", "correct", ("classification", "cloze"), "share of right letters, of right cloze answers"
+    ),
+    Metric("forced_accuracy", "forced_correct", ("classification",), "share whose likeliest option is right"),
+    Metric("fact_recall", "fact_recall", ("generation",), "share of answers that hold the exact fact"),
+    Metric("rouge_l", "rouge_l", ("generation",), "ROUGE-L F with stemmer"),
+    Metric("bleu", "bleu", ("generation",), "sentence BLEU"),
+    Metric("answer_prob", "answer_prob", TASKS, "probability of the ground truth per token (geometric mean)"),
+    Metric("answer_logprob", "answer_logprob", TASKS, "log-probability of the ground truth, sum, in nats"),
+    Metric(
+        "wrong_share", "wrong_share", ("generation",), "R / (1 + R) of the truth ratio R: .5 is ignorance"
+    ),
+    Metric("refusal_rate", "refusal", TASKS, "share of refusals"),
+    Metric("fluent_refusal_rate", "fluent_refusal", TASKS, "share of refusals that are fluent"),
+    Metric("gibberish_rate", "gibberish", TASKS, "share neither fluent nor a refusal nor right"),
+    Metric("opened_rate", "opened", TASKS, "share of prompts whose gate opened"),
+    Metric("gate_value", "gate_value", TASKS, "mean gate value at the decision layer"),
+)
+"""Metrics of the summary, in its order; `truth_ratio_ks` (to retain-only) is added where both logs exist."""
+
+
+def summarise(logs: Path) -> pd.DataFrame:
+    """Summarise all logs below a folder.
+
+    Args:
+        logs: folder with `<model>/<split>/<method>/seed<k>.parquet`.
+
+    Returns:
+        Tidy rows with exactly the columns `COLUMNS`, in a fixed order. `seed` is a string: an integer, or
+        `all` where a method has several seeds (the interval then includes their spread). `n` counts
+        questions, `n_people` the people they are about (0 for questions about nobody). Intervals are 95 %,
+        bootstrapped over people.
+
+    Raises:
+        LogError: there is no log, or one does not follow the schema.
+    """
+    return summarise_rows(read_logs(logs))
+
+
+def summarise_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """`summarise` for rows in memory, with the columns of `eraser_lib.evaluate.log.SCHEMA`."""
+    rows = _derived(rows)
+    found = [record for run, group in rows.groupby(_RUN, sort=False) for record in _run_records(run, group)]
+    found += list(_distance_records(rows))
+    return _ordered(pd.DataFrame(found, columns=COLUMNS))
+
+
+def write_summary(path: Path, summary: pd.DataFrame) -> None:
+    """Write a summary as CSV with 6 significant digits, so that equal runs give equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    summary.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """Read a summary written by `write_summary`.
+
+    Raises:
+        ValueError: the columns are not `COLUMNS`.
+    """
+    frame = pd.read_csv(path, dtype={"split": str, "seed": str})
+    if list(frame.columns) != COLUMNS:
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(frame.columns)}"
+        )
+    return frame
+
+
+def paired_losses(rows: pd.DataFrame, *, baseline: str = "vanilla") -> pd.DataFrame:
+    """What each method loses against a baseline on the same questions, per subset.
+
+    Args:
+        rows: logs of the methods and of the baseline, see `read_logs`.
+        baseline: method to lose against; its first seed counts.
+
+    Returns:
+        Columns as in the summary with `modality` and `task` `all`; metric `loss` (right answers, by the
+        task's own rule) and `answer_prob_loss`; positive is worse than the baseline.
+
+    Raises:
+        ValueError: the baseline is not among the rows.
+    """
+    rows = _derived(rows)
+    found = []
+    for run, group in rows[rows["method"] != baseline].groupby([*_RUN, "seed", "subset"], sort=False):
+        preset, model, split, method, seed, subset = map(str, run)
+        pairs = _paired(group, _baseline(rows, preset, model, split, baseline))
+        for metric, column in (("loss", "right"), ("answer_prob_loss", "answer_prob")):
+            both = pairs.dropna(subset=[f"{column}_x", f"{column}_y"])
+            if len(both):
+                interval = paired_difference(
+                    both[f"{column}_x"].astype(float),
+                    both[f"{column}_y"].astype(float),
+                    both["cluster_x"].tolist(),
+                )
+                cell = (subset, "all", "all", metric)
+                found.append([preset, model, split, method, seed, *cell, *_cells(interval, both["person_x"])])
+    return _ordered(pd.DataFrame(found, columns=COLUMNS))
+
+
+def compare(
+    rows: pd.DataFrame,
+    *,
+    method: str,
+    baselines: Sequence[str],
+    subsets: Sequence[str],
+    column: str = "answer_prob",
+) -> pd.DataFrame:
+    """Does a method differ from each baseline on the same questions? Sign flips by person, then Holm.
+
+    Args:
+        rows: logs of one model and split.
+        method, baselines: method names; first seeds count.
+        subsets: subsets whose questions are pooled, e.g. `("forget", "test")`.
+        column: the primary metric, named beforehand: a numeric column of the log, or `right`.
+
+    Returns:
+        One row per baseline: `baseline, difference, ci_low, ci_high, p_value, p_holm, n, n_people`; the
+            difference
+        is baseline minus method.
+
+    Raises:
+        ValueError: several models or splits are in the rows, or a method is missing.
+    """
+    rows = _derived(rows)
+    keys = rows[["preset", "model", "split"]].drop_duplicates()
+    if len(keys) != 1:
+        raise ValueError(f"compare one model and split at a time; the rows hold {keys.to_dict('records')}")
+    preset, model, split = map(str, keys.iloc[0])
+    rows = rows[rows["subset"].isin(subsets)]
+    own = _baseline(rows, preset, model, split, method)
+    records, p_values = [], {}
+    for name in baselines:
+        both = _paired(own, _baseline(rows, preset, model, split, name)).dropna(
+            subset=[f"{column}_x", f"{column}_y"]
+        )
+        ours, theirs = both[f"{column}_x"].to_numpy(float), both[f"{column}_y"].to_numpy(float)
+        people = both["cluster_x"].tolist()
+        interval = paired_difference(ours, theirs, people)
+        p_values[name] = sign_flip_test(theirs - ours, people)
+        records.append([name, interval.value, interval.low, interval.high, interval.n, interval.n_people])
+    frame = pd.DataFrame(records, columns=["baseline", "difference", "ci_low", "ci_high", "n", "n_people"])
+    frame.insert(4, "p_value", [p_values[name] for name in baselines])
+    frame.insert(5, "p_holm", list(holm(p_values).values()))
+    return frame
+
+
+def _derived(rows: pd.DataFrame) -> pd.DataFrame:
+    ratio = rows["truth_ratio"].astype(float)
+    # R / (1 + R) is bounded, and written so that a huge R does not divide infinity by infinity.
+    share = 1.0 - 1.0 / (1.0 + ratio)
+    right = rows["correct"].astype("Float64").fillna(rows["fact_recall"].astype("Float64"))
+    return rows.assign(
+        wrong_share=share,
+        right=right,
+        fluent_refusal=rows["refusal"].astype(bool) & rows["fluent"].astype(bool),
+        cluster=rows["person"].where(rows["person"].notna(), "question " + rows["id"].astype(str)),
+    )
+
+
+def _run_records(run: Hashable, group: pd.DataFrame) -> Iterator[list[object]]:
+    assert isinstance(run, tuple)
+    for cell, questions in group.groupby(_CELL, sort=False):
+        assert isinstance(cell, tuple)
+        for metric in METRICS:
+            if cell[2] not in metric.tasks:
+                continue
+            known = questions[questions[metric.column].notna()]
+            seeds = sorted(known["seed"].unique())
+            values = [known.loc[known["seed"] == seed, metric.column].to_numpy(float) for seed in seeds]
+            clusters = [known.loc[known["seed"] == seed, "cluster"].tolist() for seed in seeds]
+            for seed, array, people in zip(seeds, values, clusters, strict=True):
+                persons = known.loc[known["seed"] == seed, "person"]
+                yield [*run, str(seed), *cell, metric.name, *_cells(bootstrap_mean(array, people), persons)]
+            if len(seeds) > 1:
+                interval = bootstrap_mean_over_seeds(values, clusters)
+                yield [*run, "all", *cell, metric.name, *_cells(interval, known["person"])]
+
+
+def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
+    known = rows[rows["wrong_share"].notna()]
+    for key, group in known.groupby(["preset", "model", "split", *_CELL], sort=False):
+        reference = group[group["method"] == "retain_only"]
+        if reference.empty:
+            continue
+        reference = reference[reference["seed"] == reference["seed"].min()]
+        for (method, seed), own in group[group["method"] != "retain_only"].groupby(
+            ["method", "seed"], sort=False
+        ):
+            # The distance of two distributions does not change under R / (1 + R), which grows with R.
+            interval = ks_interval(
+                own["wrong_share"].to_numpy(float),
+                reference["wrong_share"].to_numpy(float),
+                own["cluster"].tolist(),
+                reference["cluster"].tolist(),
+            )
+            yield [*key[:3], method, str(seed), *key[3:], "truth_ratio_ks", *_cells(interval, own["person"])]
+
+
+def _cells(interval: Interval, persons: pd.Series) -> list[object]:
+    return [interval.value, interval.low, interval.high, interval.n, int(persons.nunique())]
+
+
+def _baseline(rows: pd.DataFrame, preset: str, model: str, split: str, method: str) -> pd.DataFrame:
+    found = rows[
+        (rows["preset"] == preset)
+        & (rows["model"] == model)
+        & (rows["split"] == split)
+        & (rows["method"] == method)
+    ]
+    if found.empty:
+        raise ValueError(f"no log of '{method}' for model {model}, split {split}; evaluate it first")
+    return found[found["seed"] == found["seed"].min()]
+
+
+def _paired(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    return own.merge(other, on="id", suffixes=("_x", "_y"), validate="one_to_one")
+
+
+def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    names = [metric.name for metric in METRICS]
+    ranks = {
+        "method": METHODS,
+        "subset": SUBSETS,
+        "modality": MODALITIES,
+        "task": TASKS,
+        "metric": tuple(names),
+    }
+
+    def rank(column: pd.Series) -> pd.Series:
+        if column.name in ranks:
+            order = {name: index for index, name in enumerate(ranks[str(column.name)])}
+            return column.map(lambda value: f"{order.get(value, len(order)):03d}{value}")
+        if column.name in ("split", "seed"):
+            return column.map(lambda value: f"{int(value):06d}" if str(value).isdigit() else f"~{value}")
+        return column
+
+    frame = frame.sort_values(COLUMNS[:9], key=rank, kind="stable", ignore_index=True)
+    return frame.astype(
+        {"value": np.float64, "ci_low": np.float64, "ci_high": np.float64, "n": int, "n_people": int}
+    )

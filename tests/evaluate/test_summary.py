@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eraser_lib.evaluate.log import write_log
+from eraser_lib.evaluate.stats import bootstrap_mean
+from eraser_lib.evaluate.summary import (
+    COLUMNS,
+    compare,
+    paired_losses,
+    read_summary,
+    summarise,
+    summarise_rows,
+    write_summary,
+)
+from tests.evaluate.synthetic import make_log
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("logs")
+    for method, seeds in (
+        ("mllmeraser", [0]),
+        ("retain_only", [0, 1, 2]),
+        ("vanilla", [0]),
+        ("ga_diff", [0]),
+    ):
+        for seed in seeds:
+            write_log(root / "llava" / "5" / method / f"seed{seed}.parquet", make_log(method, seed=seed))
+    return root
+
+
+@pytest.fixture(scope="module")
+def summary(logs: Path) -> pd.DataFrame:
+    return summarise(logs)
+
+
+def cell(summary: pd.DataFrame, **wanted: str) -> pd.Series:
+    rows = summary
+    for name, value in wanted.items():
+        rows = rows[rows[name] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def test_columns_values_and_intervals(summary: pd.DataFrame) -> None:
+    assert list(summary.columns) == COLUMNS
+    log = make_log("vanilla")
+    own = log[(log["subset"] == "forget") & (log["modality"] == "vqa") & (log["task"] == "cloze")]
+    wanted = bootstrap_mean(own["correct"].astype(float), own["person"].tolist())
+    found = cell(summary, method="vanilla", subset="forget", modality="vqa", task="cloze", metric="accuracy")
+    assert (found["value"], found["ci_low"], found["ci_high"]) == (wanted.value, wanted.low, wanted.high)
+    assert (found["n"], found["n_people"], found["seed"]) == (30, 10, "0")
+
+
+def test_metrics_belong_to_their_tasks(summary: pd.DataFrame) -> None:
+    tasks = summary.groupby("metric")["task"].agg(lambda values: tuple(sorted(set(values))))
+    assert tasks["accuracy"] == ("classification", "cloze")
+    assert tasks["fact_recall"] == tasks["rouge_l"] == tasks["truth_ratio_ks"] == ("generation",)
+    assert "opened_rate" not in tasks.index, "no method of these logs has a gate"
+
+
+def test_several_seeds_get_a_pooled_row(summary: pd.DataFrame) -> None:
+    rows = summary[
+        (summary["method"] == "retain_only") & (summary["subset"] == "test") & (summary["modality"] == "qa")
+        & (summary["metric"] == "fact_recall")
+    ]  # fmt: skip
+    assert rows["seed"].tolist() == ["0", "1", "2", "all"]
+    assert rows["value"].iloc[-1] == pytest.approx(rows["value"].iloc[:3].mean())
+    assert "all" not in set(summary.loc[summary["method"] == "vanilla", "seed"])
+
+
+def test_order_does_not_depend_on_the_rows(logs: Path, summary: pd.DataFrame) -> None:
+    names = [
+        ("vanilla", 0),
+        ("mllmeraser", 0),
+        ("ga_diff", 0),
+        ("retain_only", 2),
+        ("retain_only", 0),
+        ("retain_only", 1),
+    ]
+    rows = pd.concat([make_log(method, seed=seed) for method, seed in names], ignore_index=True)
+    shuffled = rows.sample(frac=1.0, random_state=0).reset_index(drop=True)
+    again = summarise_rows(shuffled)
+    assert again[COLUMNS[:9]].equals(summary[COLUMNS[:9]])
+    np.testing.assert_allclose(again["value"], summary["value"])
+    assert list(dict.fromkeys(summary["method"])) == ["vanilla", "retain_only", "ga_diff", "mllmeraser"]
+
+
+def test_csv_round_trip(summary: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    write_summary(path, summary)
+    read = read_summary(path)
+    assert read[["split", "seed"]].equals(summary[["split", "seed"]].astype(read["split"].dtype))
+    np.testing.assert_allclose(read["value"], summary["value"], rtol=1e-5)
+    write_summary(tmp_path / "again.csv", read)
+    assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="expected the columns preset"):
+        read_summary(path)
+
+
+def test_questions_about_nobody_count_no_people() -> None:
+    log = make_log("vanilla").assign(person=None, subset="general")
+    log["id"] = [f"q{number}" for number in range(len(log))]
+    summary = summarise_rows(log)
+    assert set(summary["n_people"]) == {0}
+    assert (summary["ci_low"] <= summary["value"]).all()
+
+
+def test_paired_losses_and_tests() -> None:
+    rows = pd.concat([make_log("vanilla"), make_log("mllmeraser"), make_log("ga_diff")], ignore_index=True)
+    losses = paired_losses(rows)
+    kept = cell(losses, method="ga_diff", subset="retain", metric="loss")
+    own = make_log("vanilla")["correct"].fillna(make_log("vanilla")["fact_recall"]).astype(float)
+    other = make_log("ga_diff")["correct"].fillna(make_log("ga_diff")["fact_recall"]).astype(float)
+    retain = make_log("vanilla")["subset"] == "retain"
+    assert kept["value"] == pytest.approx((own - other)[retain].mean())
+    assert kept["ci_low"] < kept["value"] < kept["ci_high"]
+    tests = compare(rows, method="mllmeraser", baselines=["vanilla", "ga_diff"], subsets=["forget", "test"])
+    assert (tests["difference"] > 0).all()
+    assert (tests["p_holm"] >= tests["p_value"]).all()
+    assert tests["p_holm"].max() < 0.01
+    with pytest.raises(ValueError, match="no log of 'prompt'"):
+        compare(rows, method="mllmeraser", baselines=["prompt"], subsets=["forget"])
+
+
+def test_tables_and_figures_need_no_torch() -> None:
+    code = (
+        "import sys, eraser_lib.evaluate.summary, eraser_lib.tables, eraser_lib.figures\n"
+        "import eraser_lib.evaluate.scores\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
