@@ -1,0 +1,1 @@
+"""Unlearning baselines, one method per file."""

@@ -1,0 +1,120 @@
+"""Reads MLLMU-Bench parquet, the real one and the tiny world's alike, into questions."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from eraser_lib.bench import language as lang
+from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
+
+COLUMNS = ("ID", "metadata", "Classification_Task", "Mask_Task", "Generation_Task")
+_MODALITY: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
+
+
+class SchemaError(ValueError):
+    """A benchmark file does not have the expected form; the message names file, row, column and what to do."""
+
+
+def read_questions(
+    path: Path, subset: Subset, *, role: Role = "test", people: Iterable[str] | None = None
+) -> list[Question]:
+    """All questions of a benchmark file in the authors' zero-shot prompts.
+
+    `people` keeps only these identifiers, in the order of the file. A file with several pictures a person
+    (`images`) spreads its visual questions over them. Raises `FileNotFoundError` and `SchemaError`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no benchmark file {path}; the tiny world is written by notebook 01_world")
+    frame = pd.read_parquet(path)
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing or not {"image", "images"} & set(frame.columns):
+        missing += [] if {"image", "images"} & set(frame.columns) else ["image or images"]
+        raise SchemaError(
+            f"{path.name}: missing column {', '.join(missing)}; MLLMU-Bench files have "
+            f"{', '.join(COLUMNS)} and image or images"
+        )
+    wanted = None if people is None else set(people)
+    found: list[Question] = []
+    for number, row in enumerate(frame.to_dict("records")):
+        if wanted is None or row["ID"] in wanted:
+            found.extend(_person_questions(path.name, number, row, subset, role))
+    if wanted is not None and (unknown := wanted - set(frame["ID"])):
+        raise KeyError(f"{path.name} has nobody with ID {', '.join(sorted(unknown)[:5])}")
+    return found
+
+
+def read_pictures(path: Path) -> dict[str, list[Image.Image]]:
+    """Identifier -> the pictures that a file shows of that person."""
+    frame = pd.read_parquet(path)
+    return {row["ID"]: _pictures(path.name, n, row) for n, row in enumerate(frame.to_dict("records"))}
+
+
+def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subset, role: Role) -> Iterator[Question]:
+    pictures = _pictures(name, number, row)
+    person = str(row["ID"])
+    tasks = {column: _json(name, number, column, row[column]) for column in COLUMNS[2:]}
+    try:
+        for kind, modality in _MODALITY.items():
+            rows = [("classification", entry) for entry in tasks["Classification_Task"][f"{kind}_Questions"]]
+            rows += [("cloze", entry) for entry in tasks["Mask_Task"] if entry["Type"] == kind]
+            rows += [("generation", entry) for entry in tasks["Generation_Task"] if entry["Type"] == kind]
+            for index, (task, entry) in enumerate(rows):
+                view = index % len(pictures) if modality == "vqa" else None
+                options: tuple[str, ...] = ()
+                fact = entry.get("Fact")
+                if task == "classification":
+                    options = tuple(entry["Options"].values())
+                    answer = entry["Correct_Answer"].strip()
+                    fact = entry["Options"][answer]
+                    text = lang.classification_prompt(entry["Question"], options)
+                elif task == "cloze":
+                    answer = fact = entry["Ground_Truth"]
+                    text = lang.cloze_prompt(entry["Question"])
+                else:
+                    answer = entry["Ground_Truth"]
+                    text = lang.generation_prompt(entry["Question"])
+                yield Question(
+                    id=f"{person}/{subset}/{modality}/{task}/{entry.get('Attribute', index)}",
+                    subset=subset, role=role, modality=modality, task=task,  # type: ignore[arg-type]
+                    prompt=Prompt(text, pictures[view] if view is not None else None),
+                    answer=answer, person=person, attribute=entry.get("Attribute"), fact=fact, options=options,
+                    wrong=tuple(entry.get("Wrong", ())), paraphrase=entry.get("Paraphrase"), view=view,
+                    wording=int(entry.get("Wording", 0)),
+                )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SchemaError(
+            f"{name}, row {number} (ID {person}): a question lacks or misspells {error}; see the format in the book"
+        ) from error
+
+
+def _pictures(name: str, number: int, row: dict[str, Any]) -> list[Image.Image]:
+    cells = row.get("images")
+    cells = [row["image"]] if cells is None else list(cells)
+    try:
+        return [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in cells]
+    except (TypeError, KeyError, OSError) as error:
+        column = "images" if row.get("images") is not None else "image"
+        raise SchemaError(f"{name}, row {number}, column {column}: not a picture with bytes ({error})") from error
+
+
+def _json(name: str, number: int, column: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return _plain(value)
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"{name}, row {number}, column {column}: not valid JSON ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Nested numpy arrays, as parquet gives them for real list columns, to plain lists and dicts."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if hasattr(value, "__len__") and not isinstance(value, str) else value

@@ -1,0 +1,127 @@
+"""One way to load, prompt and run a model of either family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+
+from eraser_lib.bench.records import Prompt
+from eraser_lib.families import llava, qwen
+
+FAMILIES: dict[str, ModuleType] = {"llava": llava, "qwen": qwen}
+_MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen"}
+
+
+@dataclass
+class Loaded:
+    """A model with the processor and the chat format that belong to it."""
+
+    model: Any
+    processor: Any
+    family: str
+    """`llava` or `qwen`."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def module(self) -> ModuleType:
+        """The family's own module (chat format, pixels, configuration)."""
+        return FAMILIES[self.family]
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Token ids of an answer as they follow a prompt, with the end of the turn."""
+        ids: list[int] = self.tokenizer(self.module.render_answer(answer), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def encode(
+        self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, *, padding_side: str = "left"
+    ) -> dict[str, Tensor]:
+        """Model inputs on the model's device; text-only and image prompts may be mixed.
+
+        Returns `input_ids`, `attention_mask` of shape `(B, T)`, `pixel_values` and what else the family needs.
+        With `answers`, each row ends with the answer and the end of the turn, and `labels` of shape `(B, T)`
+        holds their ids, -100 elsewhere. `ValueError` for a wrong number of answers or an unknown padding side.
+        """
+        if answers is not None and len(answers) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(answers)} answers; give one answer for each prompt")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'")
+        images = [prompt.image for prompt in prompts if prompt.image is not None]
+        texts = [self.module.render(prompt) for prompt in prompts]
+        batch = self.processor(text=texts, images=images or None, return_mm_token_type_ids=True)
+        rows, types = batch["input_ids"], batch["mm_token_type_ids"]
+        tails = [[] if answers is None else self.answer_ids(answers[i]) for i in range(len(rows))]
+        longest = max(len(row) + len(tail) for row, tail in zip(rows, tails, strict=True))
+        columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": [], "mm": []}
+        for row, tail, kinds in zip(rows, tails, types, strict=True):
+            fill = longest - len(row) - len(tail)
+            parts = {
+                "input_ids": ([self.tokenizer.pad_token_id] * fill, [*row, *tail]),
+                "attention_mask": ([0] * fill, [1] * (len(row) + len(tail))),
+                "labels": ([-100] * fill, [-100] * len(row) + tail),
+                "mm": ([0] * fill, [*kinds, *([0] * len(tail))]),
+            }
+            for name, (padding, content) in parts.items():
+                columns[name].append(padding + content if padding_side == "left" else content + padding)
+        inputs = {name: torch.tensor(columns[name]) for name in ("input_ids", "attention_mask")}
+        if answers is not None:
+            inputs["labels"] = torch.tensor(columns["labels"])
+        if self.family == "qwen":
+            inputs["mm_token_type_ids"] = torch.tensor(columns["mm"])
+        for name in ("pixel_values", "image_grid_thw"):
+            if images and name in batch:
+                inputs[name] = torch.as_tensor(_stack(batch[name]))
+        device = self.model.device
+        dtype = self.model.dtype
+        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50, **options: Any) -> list[str]:
+        """Greedy answers, decoded and stripped. Calls `model.generate`, so whatever is attached to it acts."""
+        inputs = self.encode(prompts)
+        options = {"do_sample": False, "max_new_tokens": max_new_tokens, **options}
+        out = self.model.generate(**inputs, **options)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Differentiable model inputs for pixels in [0, 1] of shape `(B, 3, H, W)`; see the family's module."""
+        inputs: dict[str, Tensor] = self.module.pixel_inputs(self.processor, images)
+        return inputs
+
+
+def _stack(values: Any) -> Any:
+    return values if isinstance(values, Tensor) else torch.stack([torch.as_tensor(value) for value in values])
+
+
+def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Loaded:
+    """Load a checkpoint of either family from a folder (or, where the hub can be reached, by its hub id).
+
+    `FileNotFoundError` names a folder that is not there and how to make it; `ValueError` names an architecture
+    that is not supported.
+    """
+    folder = Path(path)
+    is_local = folder.exists()
+    if not is_local and (str(path).count("/") != 1 or folder.is_absolute()):
+        raise FileNotFoundError(f"no checkpoint at {path}; `make models` trains the tiny ones")
+    config = AutoConfig.from_pretrained(str(path))
+    family = _MODEL_TYPES.get(config.model_type)
+    if family is None:
+        raise ValueError(f"{path} is a {config.model_type!r} model; supported are {', '.join(_MODEL_TYPES)}")
+    module = FAMILIES[family]
+    model = module.MODEL_CLASS.from_pretrained(str(path), dtype=dtype).to(device).eval()
+    if is_local and (folder / "tiny.json").exists():
+        processor = module.build_processor(AutoTokenizer.from_pretrained(str(path)))
+    else:
+        processor = AutoProcessor.from_pretrained(str(path))
+    return Loaded(model, processor, family)

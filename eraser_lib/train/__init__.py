@@ -1,0 +1,1 @@
+"""Training the tiny models from scratch: tokenizer, curriculum, trainer, checkpoints."""

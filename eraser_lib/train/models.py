@@ -1,0 +1,152 @@
+"""Trains the models of one family: a base that has met no fictitious person, and the branches that grow from it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from eraser_lib.bench.people import Person, Population, sample_population
+from eraser_lib.families import FAMILIES, Loaded, load_model
+from eraser_lib.train.curriculum import Gallery, Teacher, build_gallery, world_text
+from eraser_lib.train.recipe import Recipe
+from eraser_lib.train.tokenizer import train_tokenizer
+from eraser_lib.train.trainer import json_reporter, train_language
+from eraser_lib.train.vision import embed_all, train_vision
+
+BRANCHES: dict[str, int] = {"vanilla": 0, "retain_only_5": 5, "retain_only_10": 10, "retain_only_15": 15}
+"""Branch -> the forget share in per cent that it never sees."""
+
+
+def population(recipe: Recipe) -> Population:
+    """The people of a recipe's world."""
+    return sample_population(
+        recipe.world_seed,
+        fictitious=recipe.fictitious,
+        celebrities=recipe.celebrities,
+        strangers=recipe.strangers,
+    )
+
+
+def train_base(family: str, recipe: Recipe, folder: Path) -> Path:
+    """Train tokenizer, vision tower, letters and base skills; returns the folder `base`. Resumes where it stopped."""
+    target = folder / family / "base"
+    if (target / "model.safetensors").exists():
+        return target
+    work = folder / family / "work"
+    log = work / "base.jsonl"
+    people = population(recipe)
+    celebrities = people.of_kind("celebrity")
+    vision = work / "vision"
+    which = list(FAMILIES).index(family)
+    if not (vision / "model.safetensors").exists():
+        loaded = new_model(family, recipe)
+        train_vision(
+            loaded, steps=recipe.vision_steps[which], batch=recipe.vision_batch[which], lr=recipe.vision_lr,
+            seed=recipe.seed, report=json_reporter(log, "vision"),
+        )  # fmt: skip
+        save_model(loaded, vision, half=False)
+    loaded = load_model(vision)
+    gallery = build_gallery(celebrities, views=recipe.training_views, anonymous=recipe.anonymous_faces)
+    table = embed_all(loaded, gallery.render, len(gallery.faces))
+    teacher = Teacher(gallery, (), tuple(celebrities))
+    for number in range(recipe.letter_rounds):
+        letters = work / f"letters-{number}"
+        if not (letters / "model.safetensors").exists():
+            loss = _stage(
+                loaded, letters.name, teacher, table, recipe, work, recipe.letter_steps, cooldown=0.1,
+                sampler="letters", seed=recipe.seed + number,
+            )  # fmt: skip
+            save_model(loaded, letters, half=False)
+            (letters / "loss.json").write_text(json.dumps(loss))
+        loaded = load_model(letters)
+        if json.loads((letters / "loss.json").read_text()) < recipe.letter_loss:
+            break
+    _stage(loaded, "base", teacher, table, recipe, work, recipe.base_steps, cooldown=0.2)
+    save_model(loaded, target, half=False)
+    return target
+
+
+def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed: int | None = None) -> Path:
+    """Train one branch from the base: all people but those of its forget share. Returns the branch's folder.
+
+    All branches see the same number of steps and rows. `ValueError` for an unknown branch.
+    """
+    if branch not in BRANCHES:
+        raise ValueError(f"unknown branch {branch!r}; expected one of {', '.join(BRANCHES)}")
+    name = branch if seed in (None, recipe.seed) else f"{branch}_seed{seed}"
+    target = folder / family / name
+    if (target / "model.safetensors").exists():
+        return target
+    base = train_base(family, recipe, folder)
+    people = population(recipe)
+    share = BRANCHES[branch]
+    learned = people.retained(share) if share else people.of_kind("fictitious")
+    gallery, table = pictures(load_model(base), learned, people.of_kind("celebrity"), recipe)
+    teacher = Teacher(gallery, tuple(learned), tuple(people.of_kind("celebrity")))
+    loaded = load_model(base)
+    work = folder / family / "work"
+    began = time.time()
+    _stage(loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.4, sampler="people", seed=seed)
+    save_model(loaded, target, half=True)
+    lines = [json.loads(line) for path in (work / "base.jsonl", work / f"{name}.jsonl") if path.exists()
+             for line in path.read_text().splitlines()]  # fmt: skip
+    record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": platform.processor(),
+              "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
+    (target / "training.json").write_text(json.dumps(record, indent=1))
+    return target
+
+
+def pictures(
+    loaded: Loaded, learned: list[Person], celebrities: list[Person], recipe: Recipe
+) -> tuple[Gallery, Tensor]:
+    """The gallery of a branch and the table of its image embeddings."""
+    everybody = [*learned, *celebrities]
+    gallery = build_gallery(everybody, views=recipe.training_views, anonymous=recipe.anonymous_faces)
+    return gallery, embed_all(loaded, gallery.render, len(gallery.faces))
+
+
+def _stage(
+    loaded: Loaded, name: str, teacher: Teacher, table: Tensor, recipe: Recipe, work: Path, steps: int, *,
+    cooldown: float, sampler: str | None = None, seed: int | None = None,
+) -> float:  # fmt: skip
+    state = work / f"{name}.state"
+    log = work / ("base.jsonl" if name == "base" or name.startswith("letters") else f"{name}.jsonl")
+    loss = train_language(
+        loaded, getattr(teacher, sampler or name), table, steps=steps, rows=recipe.rows, length=recipe.length,
+        lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
+        cooldown=cooldown,
+    )  # fmt: skip
+    state.unlink(missing_ok=True)
+    return loss
+
+
+def new_model(family: str, recipe: Recipe) -> Loaded:
+    """A model with random weights and a freshly trained tokenizer."""
+    module = FAMILIES[family]
+    tokenizer = train_tokenizer(world_text(), family)
+    torch.manual_seed(recipe.seed)
+    config = module.tiny_config(tokenizer, hidden=recipe.hidden, layers=recipe.layers, mlp=recipe.mlp)
+    return Loaded(module.MODEL_CLASS(config).eval(), module.build_processor(tokenizer), family)
+
+
+def save_model(loaded: Loaded, folder: Path, *, half: bool) -> None:
+    """Write weights (float16 if `half`), configuration and tokenizer; the folder appears only when it is whole."""
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = loaded.model
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    (model.half() if half else model).save_pretrained(temporary)
+    model.float()
+    model.load_state_dict(weights)
+    loaded.tokenizer.save_pretrained(temporary)
+    (temporary / "tiny.json").write_text(json.dumps({"family": loaded.family}))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    AutoTokenizer.from_pretrained(folder)  # fails here rather than at the user's
