@@ -1,0 +1,185 @@
+"""The directives `results-table`, `results-figure`, `results-json` and `provenance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from results_nodes import (
+    commit_text,
+    grid_node,
+    machine_text,
+    missing,
+    parameters_text,
+    short_provenance,
+    table_node,
+    text_cell,
+    text_of,
+)
+from results_reader import MissingResult, Results, run_stems
+from results_roles import open_results, words
+from results_table import build_grid, label, records_frame
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+MODELS = "llava qwen"
+FILTERS = ("model", "split", "method", "seed", "subset", "modality", "task", "metric", "measure")
+
+
+def options(*names: str) -> dict[str, Any]:
+    """An option specification in which every option is a text."""
+    return dict.fromkeys(names, directives.unchanged)
+
+
+class ResultsDirective(SphinxDirective):
+    """What all directives share: options, the results folder, and warnings instead of exceptions."""
+
+    has_content = True
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes of the page; on a missing result a warning and a mark."""
+        try:
+            return self.show(open_results(self.env))
+        except MissingResult as error:
+            self.warn(str(error))
+            return [nodes.paragraph("", "", missing(str(error)))]
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Makes the nodes; raises `MissingResult`."""
+        raise NotImplementedError
+
+    def warn(self, message: str) -> None:
+        """A warning with the place in the source; fails a strict build."""
+        logger.warning("%s", message, location=self.get_location())
+
+    def stems(self, notebooks: str | None) -> list[str]:
+        """The runs of the named notebooks for the models and the split of this directive."""
+        models, split = words(self.options.get("model", MODELS)), self.options.get("split", "5")
+        return [stem for notebook in words(notebooks) for stem in run_stems(notebook, models, split)]
+
+    def use(self, path: Path) -> None:
+        """Rebuild the page when the file changes."""
+        self.env.note_dependency(str(path))
+
+    def source_line(self, results: Results, what: str) -> list[nodes.Node]:
+        """The small print under a table or figure: source file, and the run or runs it comes from."""
+        runs = []
+        for stem in self.stems(self.options.get("notebook")):
+            self.use(results.root / "manifests" / f"{stem}.json")
+            try:
+                runs.append(f"{stem} ({short_provenance(results.manifest(stem))})")
+            except MissingResult as error:
+                self.warn(str(error))
+        text = f"Source: {what}." + (f" Run: {'; '.join(runs)}." if runs else "")
+        return [nodes.paragraph("", text, classes=["provenance-line"])]
+
+
+class ResultsTable(ResultsDirective):
+    """`results-table`: a pivot of `summary.csv` with 95 % intervals and numbers of questions."""
+
+    option_spec: ClassVar[Any] = options(*FILTERS, "rows", "columns", "may-miss", "better", "notebook", "digits")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Caption, table and source line."""
+        self.use(results.summary_path)
+        filters = {"model": MODELS, "split": "5"}
+        filters |= {k: v for k, v in self.options.items() if k in FILTERS}
+        grid = build_grid(
+            results,
+            filters={name: words(value) for name, value in filters.items()},
+            rows=words(self.options.get("rows", "method")),
+            columns=words(self.options.get("columns", "model subset")),
+            may_miss=words(self.options.get("may-miss")),
+            better=self.options.get("better", "auto"),
+        )
+        for name in grid.missing:
+            self.warn(f"{results.summary_path} has no row for the table cell {name}")
+        caption = nodes.container("", classes=["results-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        digits = int(self.options.get("digits", "3"))
+        return [caption, grid_node(grid, digits), *self.source_line(results, "summary.csv")]
+
+
+class ResultsFigure(ResultsDirective):
+    """`results-figure`: the picture of that name for each model, side by side or (`:stack:`) stacked."""
+
+    option_spec: ClassVar[Any] = {
+        **options("model", "split", "notebook", "alt"),
+        "stack": directives.flag,
+    }
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Pictures, caption and source line."""
+        name = self.arguments[0].strip()
+        row = nodes.container("", classes=["results-figures", *(["stacked"] if "stack" in self.options else [])])
+        for model in words(self.options.get("model", MODELS)):
+            path = results.figure(model, name)
+            self.use(path)
+            uri = "/" + path.relative_to(self.env.srcdir).as_posix()
+            alt = self.options.get("alt", f"{name.replace('_', ' ')}, {label(model)}")
+            # Pictures have an opaque white ground: the class keeps the dark theme from dimming them.
+            image = nodes.image(uri=uri, alt=alt, classes=["dark-light", "results-image"])
+            image["candidates"] = {"*": uri}
+            caption = label(model) if model != "all" else ""
+            row += nodes.container("", nodes.paragraph("", caption, classes=["figure-model"]), image)
+        caption = nodes.container("", classes=["results-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        return [row, caption, *self.source_line(results, f"figures/<model>/{name}")]
+
+
+class ResultsJson(ResultsDirective):
+    """`results-json`: the numbers behind a figure as a table, one row per model and record."""
+
+    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Caption, table and source line."""
+        name, body, head = self.arguments[0].strip(), [], []
+        for model in words(self.options.get("model", MODELS)):
+            self.use(results.root / "figures" / model / f"{name}.json")
+            frame = records_frame(results.figure_data(model, name, self.options.get("key", "")))
+            chosen = words(self.options.get("columns")) or list(frame.columns)
+            if absent := [column for column in chosen if column not in frame.columns]:
+                raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
+            head = [("model", 1), *((str(column).replace("_", " "), 1) for column in chosen)]
+            for record in frame[chosen].to_dict("records"):
+                cells = [
+                    label(model),
+                    *(text_of(v, int(self.options.get("digits", "3"))) for v in record.values()),
+                ]
+                body.append([text_cell(cell) for cell in cells])
+        caption = nodes.container("", classes=["results-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        return [caption, table_node([head], body), *self.source_line(results, f"figures/<model>/{name}.json")]
+
+
+class Provenance(ResultsDirective):
+    """`provenance`: the manifests of the named notebooks: parameters, commit, machine, seconds, memory."""
+
+    option_spec: ClassVar[Any] = options("model", "split")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """A table with one row per run."""
+        head = ["run", "parameters", "commit", "machine", "seconds", "peak memory", "made"]
+        body: list[list[nodes.Node]] = []
+        for stem in self.stems(self.arguments[0]):
+            self.use(results.root / "manifests" / f"{stem}.json")
+            manifest = results.manifest(stem)
+            short_provenance(manifest)
+            peak = manifest.get("peak_memory_bytes")
+            cells = [
+                stem,
+                parameters_text(manifest),
+                commit_text(manifest),
+                machine_text(manifest),
+                f"{float(manifest['seconds']):.0f}",
+                "not measured" if peak is None else f"{peak / 2**20:.0f} MiB",
+                str(manifest["created"]),
+            ]
+            body.append([text_cell(cell) for cell in cells])
+        return [table_node([[(text, 1) for text in head]], body)]

@@ -1,0 +1,138 @@
+"""Fixture results for the book: obviously made up, for every row, figure and run that a page asks for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+METHODS = ("vanilla", "retain_only", "prompt", "constant", "ga_diff", "mllmeraser_published", "mllmeraser")
+SUBSETS = ("forget", "test", "retain", "celebrity")
+MEASURES = (
+    "classification/accuracy", "cloze/accuracy", "generation/fact_recall", "generation/rouge_l",
+    "generation/bleu", "generation/answer_prob", "generation/refusal_rate", "generation/gibberish_rate",
+)  # fmt: skip
+MANIFEST: dict[str, Any] = {
+    "notebook": "fixture",
+    "parameters": {"preset": "fixture", "seed": 0, "out": "runs/fixture"},
+    "git_commit": "fixturefixturefixture",
+    "git_dirty": False,
+    "device": "cpu",
+    "machine": {"cpu": "Fixture processor", "cores": 2, "system": "Linux", "architecture": "x86_64"},
+    "python": "3.11.0",
+    "packages": {"torch": "fixture"},
+    "seconds": 12.3,
+    "peak_memory_bytes": 123 * 2**20,
+    "created": "2000-01-01T00:00:00+00:00",
+}
+PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 300 150">'
+    '<rect width="300" height="150" fill="white"/>'
+    '<text x="20" y="80">test fixture, not a result</text></svg>'
+)
+
+
+def summary_row(**changes: Any) -> dict[str, Any]:
+    """One row of a `summary.csv` with made-up content."""
+    row = {
+        "preset": "fixture", "model": "llava", "split": 5, "method": "vanilla", "seed": "all",
+        "subset": "forget", "modality": "vqa", "task": "generation", "metric": "fact_recall",
+        "value": 0.111, "ci_low": 0.1, "ci_high": 0.122, "n": 77, "n_people": 7,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def fixture_notebook(**papermill: Any) -> dict[str, Any]:
+    """An executed notebook with the metadata that papermill leaves."""
+    return {
+        "cells": [
+            {"cell_type": "markdown", "id": "heading", "metadata": {}, "source": "# A fixture notebook"},
+            {
+                "cell_type": "code",
+                "id": "code",
+                "execution_count": 1,
+                "metadata": {"papermill": {"exception": False, "status": "completed"}},
+                "outputs": [{"name": "stdout", "output_type": "stream", "text": "test fixture, not a result\n"}],
+                "source": "print('test fixture, not a result')",
+            },
+        ],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+            "papermill": {
+                "exception": None,
+                "end_time": "2000-01-01T00:00:00",
+                "parameters": {},
+                **papermill,
+            },
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def write_results(root: Path, *, book: Path, toc: Path) -> None:
+    """A results folder with everything that the chapters in `book` and the contents in `toc` name."""
+    rows = [
+        summary_row(model=m, method=h, subset=s, modality=d, task=q.split("/")[0], metric=q.split("/")[1])
+        for m, h, s, d, q in itertools.product(("llava", "qwen"), METHODS, SUBSETS, ("vqa", "qa"), MEASURES)
+    ]
+    rows += [
+        summary_row(model=m, method=h, subset=s, modality=d, metric=q)
+        for m, h in itertools.product(("llava", "qwen"), METHODS)
+        for s, d, q in (
+            ("forbidden", "qa", "refusal_rate"),
+            ("benign", "qa", "refusal_rate"),
+            ("general", "qa", "fact_recall"),
+            ("general", "vqa", "fact_recall"),
+            ("same_photo", "vqa", "fact_recall"),
+        )
+    ]
+    rows += [
+        summary_row(model=m, method="mllmeraser", subset=s, modality=d, metric="opened_rate")
+        for m, s, d in itertools.product(("llava", "qwen"), SUBSETS, ("vqa", "qa"))
+    ]
+    root.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(root / "summary.csv", index=False)
+    (root / "notebooks").mkdir()
+    (root / "manifests").mkdir()
+    for stem in re.findall(r"book/run/notebooks/(\S+)", toc.read_text()):
+        (root / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(fixture_notebook()))
+        (root / "manifests" / f"{stem}.json").write_text(json.dumps(MANIFEST))
+    for chapter in book.glob("*.md"):
+        if chapter.stem == "rerun":  # shows the syntax of the directives and uses none
+            continue
+        pattern = r"\{results-(figure|json)\} (\S+)\n((?::[\w-]+:.*\n)*)"
+        for kind, name, text in re.findall(pattern, chapter.read_text()):
+            options = dict(re.findall(r":([\w-]+): ?(.*)", text))
+            for model in options.get("model", "llava qwen").split():
+                folder = root / "figures" / model
+                folder.mkdir(parents=True, exist_ok=True)
+                if kind == "figure":
+                    (folder / f"{name}.svg").write_text(PICTURE)
+                    continue
+                record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
+                content = {options["key"]: [record]} if "key" in options else [record]
+                (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def contents(toc: Path) -> list[str]:
+    """The document names of a jb-book table of contents."""
+    tree = yaml.safe_load(toc.read_text())
+    found = [tree["root"]]
+
+    def walk(node: Any) -> None:
+        for item in node if isinstance(node, list) else node.values():
+            if isinstance(item, dict | list):
+                walk(item)
+        if isinstance(node, dict) and "file" in node:
+            found.append(node["file"])
+
+    walk(tree["parts"])
+    return found

@@ -1,0 +1,133 @@
+"""The book builds strictly, works offline, and refuses unsound notebooks and missing results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from book_fixtures import contents, fixture_notebook
+
+pytestmark = pytest.mark.slow
+
+LOADING = {
+    **dict.fromkeys(("script", "img", "iframe", "source", "video", "audio", "embed"), "src"),
+    "link": "href",
+}
+NOT_LOADED = {"next", "prev", "search", "index", "genindex", "canonical", "author", "license"}
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The strict build, as `make book` runs it, on a machine where torch cannot be imported."""
+    without_torch = folder / "_without_torch" / "torch"
+    without_torch.mkdir(parents=True, exist_ok=True)
+    (without_torch / "__init__.py").write_text("raise ImportError('the book must not need torch')\n")
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", ".", "-W", "-n", "--keep-going", "--all"]
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(without_torch.parent)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def built(book_copy: Path) -> Path:
+    """The HTML of a strict build of the book."""
+    done = build(book_copy)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return book_copy / "_build" / "html"
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads by itself: scripts, styles and pictures, not the links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Notes the address that a tag loads."""
+        values = dict(attrs)
+        if tag == "link" and set((values.get("rel") or "").split()) <= NOT_LOADED:
+            return
+        addresses = [values.get(LOADING[tag])] if tag in LOADING else []
+        addresses += re.findall(r"url\(([^)]*)\)", values.get("style") or "")
+        self.found += [address for address in addresses if address]
+
+
+def foreign(html: Path) -> Iterator[str]:
+    """Every address on another host that a page or style sheet below `html` loads."""
+    for page in sorted(html.rglob("*.html")):
+        parser = Loads()
+        parser.feed(page.read_text(encoding="utf-8"))
+        yield from (f"{page.name}: {a}" for a in parser.found if re.match(r"\s*['\"]?(https?:)?//", a))
+    for style in sorted(html.rglob("*.css")):
+        text = style.read_text(encoding="utf-8")
+        yield from (
+            f"{style.name}: {a}" for a in re.findall(r"(?:url\(|@import\s)\s*['\"]?((?:https?:)?//[^'\")\s]+)", text)
+        )
+
+
+def test_every_page_of_the_contents_exists(built: Path, book_copy: Path) -> None:
+    names = contents(book_copy / "_toc.yml")
+    assert len(names) > 20
+    for name in names:
+        page = built / f"{name}.html"
+        assert page.is_file(), f"{name} is in the contents and was not built"
+        assert "<h1" in page.read_text(encoding="utf-8")
+
+
+def test_no_page_loads_anything_from_another_host(built: Path) -> None:
+    assert list(foreign(built)) == []
+    for page in built.rglob("*.html"):
+        assert not re.search(r"unpkg\.com|jsdelivr|cdnjs|googleapis|gstatic", page.read_text(encoding="utf-8")), page
+
+
+def test_equations_use_the_local_file(built: Path) -> None:
+    assert (built / "_static" / "mathjax" / "tex-svg.js").is_file()
+    page = (built / "book" / "method.html").read_text(encoding="utf-8")
+    assert re.search(r'<script[^>]*src="\.\./_static/mathjax/tex-svg\.js', page)
+
+
+def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
+    comparison = (built / "book" / "comparison.html").read_text(encoding="utf-8")
+    assert ".111" in comparison and ".100\N{EN DASH}.122" in comparison
+    assert "MLLMEraser (corrected)" in comparison
+    assert "Fixture processor" in comparison
+    gate = (built / "book" / "gate.html").read_text(encoding="utf-8")
+    assert gate.count("results-image") >= 6
+    for page in (built / "book").glob("*.html"):
+        assert 'class="missing-result"' not in page.read_text(encoding="utf-8"), page.name
+
+
+def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "repository"
+    shutil.copytree(book_copy, broken, symlinks=True, ignore=shutil.ignore_patterns("_build"))
+    run = broken / "results" / "fixture"
+    failed = fixture_notebook(exception=True)
+    failed["cells"][1]["outputs"] = [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}]
+    (run / "notebooks" / "llava-5-04_gate.ipynb").write_text(json.dumps(failed))
+    unrun = fixture_notebook()
+    del unrun["metadata"]["papermill"]
+    (run / "notebooks" / "qwen-5-04_gate.ipynb").write_text(json.dumps(unrun))
+    (run / "figures" / "qwen" / "pca.svg").unlink()
+    (run / "manifests" / "llava-5-05_pca.json").unlink()
+    summary = (run / "summary.csv").read_text().splitlines()
+    gone = "fixture,qwen,5,mllmeraser,all,test,vqa,generation,fact_recall"
+    (run / "summary.csv").write_text("\n".join(line for line in summary if not line.startswith(gone)))
+
+    done = build(broken)
+
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "llava-5-04_gate.ipynb stopped with an exception" in said
+    assert "qwen-5-04_gate.ipynb has no papermill metadata" in said
+    assert re.search(r"figures/qwen/pca exists neither", said)
+    assert re.search(r"llava-5-05_pca\.json does not exist", said)
+    assert "no row for the table cell method=mllmeraser model=qwen subset=test" in said
+    assert re.search(r"no row with .*method=mllmeraser subset=test modality=vqa", said)

@@ -1,0 +1,160 @@
+"""The reader and the table builder: every look-up finds what was asked for or says what is missing."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from book_fixtures import REPOSITORY, fixture_notebook, summary_row
+from results_reader import Measured, MissingResult, Results, failure_of_notebook, run_stems
+from results_table import build_grid, label, records_frame
+
+
+def test_pooled_row_is_preferred_to_a_seed(results_root: Path) -> None:
+    found = Results(results_root).one({"method": "vanilla", "model": "llava"})
+    assert found == Measured(0.9, 0.85, 0.95, 77, 7)
+    assert found.number() == "0.900 [0.850, 0.950]"
+    assert found.number("value", 1) == "0.9"
+
+
+def test_a_seed_can_be_asked_for(results_root: Path) -> None:
+    assert Results(results_root).one({"method": "vanilla", "seed": "0"}).value == 0.5
+
+
+def test_missing_row_is_named(results_root: Path) -> None:
+    with pytest.raises(MissingResult, match="no row with method=ga_diff subset=test"):
+        Results(results_root).one({"method": "ga_diff", "subset": "test"})
+
+
+def test_ambiguous_query_says_what_is_open(results_root: Path) -> None:
+    with pytest.raises(MissingResult, match="also say method"):
+        Results(results_root).one({"model": "llava"})
+
+
+def test_unknown_column_is_an_error(results_root: Path) -> None:
+    with pytest.raises(MissingResult, match="'methd' is not a column"):
+        Results(results_root).one({"methd": "vanilla"})
+
+
+def test_summary_without_a_column_is_an_error(tmp_path: Path) -> None:
+    pd.DataFrame([summary_row()]).drop(columns="ci_low").to_csv(tmp_path / "summary.csv", index=False)
+    with pytest.raises(MissingResult, match="lacks the columns ci_low"):
+        _ = Results(tmp_path).summary
+
+
+def test_absent_summary_figure_json_and_manifest_are_named(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    with pytest.raises(MissingResult, match=r"summary\.csv does not exist"):
+        _ = results.summary
+    with pytest.raises(MissingResult, match="pca exists neither"):
+        results.figure("llava", "pca")
+    with pytest.raises(MissingResult, match=r"cost\.json does not exist"):
+        results.figure_data("llava", "cost")
+    with pytest.raises(MissingResult, match=r"llava-5-06_erase\.json does not exist"):
+        results.manifest("llava-5-06_erase")
+
+
+def test_json_path_is_followed_or_refused(results_root: Path) -> None:
+    results = Results(results_root)
+    assert results.figure_data("llava", "cost", "fit.0.seconds") == 0.111
+    with pytest.raises(MissingResult, match=r"nothing at 'fit\.3'"):
+        results.figure_data("llava", "cost", "fit.3")
+
+
+def test_value_that_does_not_apply_is_no_number(results_root: Path) -> None:
+    assert Results(results_root).one({"method": "prompt"}).number() == "not applicable"
+
+
+def grid_of(root: Path, *methods: str, **options: object) -> object:
+    return build_grid(
+        Results(root),
+        filters={"model": ["llava"], "method": methods, "subset": ["forget"], "metric": ["fact_recall"]},
+        rows=["method"],
+        columns=["subset"],
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_bold_marks_the_method_whose_interval_lies_apart(results_root: Path) -> None:
+    grid = grid_of(results_root, "vanilla", "constant", "mllmeraser", "prompt")
+    assert [row[0].bold for row in grid.cells] == [False, False, True, False]  # type: ignore[attr-defined]
+
+
+def test_nothing_is_bold_where_intervals_touch(results_root: Path) -> None:
+    frame = pd.read_csv(results_root / "summary.csv")
+    frame.loc[frame["method"] == "mllmeraser", "ci_high"] = 0.25
+    frame.to_csv(results_root / "summary.csv", index=False)
+    grid = grid_of(results_root, "vanilla", "constant", "mllmeraser")
+    assert not any(row[0].bold for row in grid.cells)  # type: ignore[attr-defined]
+
+
+def test_missing_cell_is_reported_unless_it_may_miss(results_root: Path) -> None:
+    assert grid_of(results_root, "vanilla", "ga_diff").missing == ["method=ga_diff subset=forget"]  # type: ignore[attr-defined]
+    assert grid_of(results_root, "vanilla", "ga_diff", may_miss=["ga_diff"]).missing == []  # type: ignore[attr-defined]
+
+
+def test_rows_that_compete_for_a_cell_are_an_error(results_root: Path) -> None:
+    with pytest.raises(MissingResult, match="also say method"):
+        build_grid(Results(results_root), filters={"model": ["llava"]}, rows=["model"], columns=["subset"])
+
+
+def test_records_frame_takes_flat_json_only() -> None:
+    assert list(records_frame([{"a": 1}, {"a": 2}])["a"]) == [1, 2]
+    assert list(records_frame({"x": 1.5})["quantity"]) == ["x"]
+    assert list(records_frame({"n": 3, "table": [{"a": 1}]})["a"]) == [1]
+    with pytest.raises(MissingResult, match="neither"):
+        records_frame({"x": {"y": 1}})
+
+
+def test_stems_follow_the_axes_of_the_notebook() -> None:
+    assert run_stems("01_world", ["llava", "qwen"], "5") == ["all-all-01_world"]
+    assert run_stems("02_models", ["llava", "qwen"], "5") == ["llava-all-02_models", "qwen-all-02_models"]
+    assert run_stems("06_erase", ["qwen"], "10") == ["qwen-10-06_erase"]
+    assert run_stems("07_compare", ["llava", "qwen"], "5") == ["all-5-07_compare"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"exception": True}, "exception"),
+        ({"end_time": None}, "not executed to its end"),
+    ],
+)
+def test_notebook_is_judged_by_its_papermill_block(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    path = tmp_path / "notebook.ipynb"
+    path.write_text(json.dumps(fixture_notebook(**change)))
+    found = failure_of_notebook(path)
+    assert found is None if reason is None else found is not None and reason in found
+
+
+def test_notebook_without_papermill_or_with_an_error_output_fails(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.ipynb"
+    notebook = fixture_notebook()
+    notebook["cells"][1]["outputs"] = [{"output_type": "error", "ename": "ZeroDivisionError"}]
+    path.write_text(json.dumps(notebook))
+    assert "ZeroDivisionError" in str(failure_of_notebook(path))
+    del notebook["metadata"]["papermill"]
+    path.write_text(json.dumps(notebook))
+    assert "no papermill metadata" in str(failure_of_notebook(path))
+    path.write_text("half a file")
+    assert "cannot be read" in str(failure_of_notebook(path))
+
+
+def test_names_on_the_pages_are_those_of_the_figures() -> None:
+    """`eraser_lib.tables` is not imported, for the book has no torch: its names are read from the source."""
+    tree = ast.parse((REPOSITORY / "eraser_lib" / "tables.py").read_text())
+    constants = {
+        node.target.id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and node.target.id in ("METHOD_NAMES", "MODEL_NAMES")
+        and node.value is not None
+    }
+    assert len(constants) == 2
+    for names in constants.values():
+        assert names == {key: label(key) for key in names}
