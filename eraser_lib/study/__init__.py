@@ -1,0 +1,1 @@
+"""The engine of the study: presets, the matrix of notebooks, manifests, reports. Imports no torch."""

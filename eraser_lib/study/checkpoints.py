@@ -1,0 +1,168 @@
+"""Whether the shipped checkpoints still belong to the code, told from their manifests before a run.
+
+A manifest names the recipe (version and hash of its numbers), the content hash of the world, and a hash of every
+file, tokenizer and configuration included. An edited comment makes nothing stale; a changed recipe, a changed world
+or a changed file does. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from eraser_lib.study.manifest import provenance
+from eraser_lib.study.paths import StudyError, canonical, read_json, root, sha256, write_json
+from eraser_lib.study.preset import Preset
+from eraser_lib.study.sources import module_hashes
+
+WORLD_CODE = "from eraser_lib.bench.world import write_world"
+"""What decides the world's content; only if this code changed is the world drawn again to compare its hash."""
+
+
+def shipped(folder: Path, models: tuple[str, ...]) -> list[Path]:
+    """Folders of checkpoints that are committed: ``<model>/vanilla`` and ``<model>/retain_only_*`` with weights."""
+    found = []
+    for model in models:
+        names = [folder / model / "vanilla", *sorted((folder / model).glob("retain_only_*"))]
+        found += [path for path in names if (path / "model.safetensors").is_file() and not path.suffix]
+    return found
+
+
+def problems(preset: Preset) -> list[str]:
+    """What is wrong with the checkpoints of a preset, one line each; empty if nothing is."""
+    if not preset.checkpoints:
+        return []
+    base = root() / preset.checkpoints
+    found = [
+        f"{_short(base / model / 'vanilla')} holds no model.safetensors"
+        for model in preset.models
+        if not (base / model / "vanilla" / "model.safetensors").is_file()
+    ]
+    world: dict[str, str] = {}
+    for folder in shipped(base, preset.models):
+        found += [f"{_short(folder)}: {reason}" for reason in stale(folder, world)]
+    return found
+
+
+def stale(folder: Path, world: dict[str, str] | None = None) -> list[str]:
+    """Why a checkpoint does not belong to the code, in words; empty if it does.
+
+    Args:
+        folder: with ``model.safetensors`` and ``manifest.json``.
+        world: content hashes already computed, by recipe.
+    """
+    from eraser_lib.train.recipe import RECIPES
+
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return ["no manifest.json"]
+    manifest = read_json(path)
+    found = []
+    for name, digest in manifest["files"].items():
+        if not (folder / name).is_file():
+            found.append(f"{name} is missing")
+        elif sha256(folder / name) != digest:
+            found.append(f"{name} is not the file that the manifest names")
+    name = manifest["recipe"]["name"]
+    if name not in RECIPES:
+        return [*found, f"recipe {name!r} no longer exists"]
+    now = _recipe(name)
+    if manifest["recipe"] != now:
+        found.append(f"trained by version {manifest['recipe']['version']} of recipe {name}, which has changed since")
+    elif manifest["world_code"] != _world_code():
+        known = {} if world is None else world
+        if name not in known:
+            known[name] = world_hash(name)
+        if known[name] != manifest["world"]:
+            found.append("trained on another world")
+    return found
+
+
+def require(preset: Preset) -> None:
+    """Stop unless the checkpoints are there and belong to the code.
+
+    Raises:
+        StudyError: one line per problem, and the command that mends it.
+    """
+    found = problems(preset)
+    if found:
+        raise StudyError(
+            f"The checkpoints of preset {preset.name!r} do not belong to this code:\n  "
+            + "\n  ".join(found)
+            + "\nRebuild them with 'make models', or restore the committed ones with git."
+        )
+
+
+def record(preset: Preset) -> list[str]:
+    """Write the manifests of freshly trained checkpoints, where there is none; returns their folders."""
+    made = []
+    name = recipe_name(preset)
+    for folder in shipped(root() / preset.checkpoints, preset.models):
+        if (folder / "manifest.json").is_file():
+            continue
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "training.json")
+        content: dict[str, Any] = {
+            "schema": 1,
+            "model": folder.parent.name,
+            "name": folder.name,
+            "recipe": _recipe(name),
+            "world": world_hash(name),
+            "world_code": _world_code(),
+            "files": {p.relative_to(folder).as_posix(): sha256(p) for p in files},
+            **provenance(preset.device),
+        }
+        write_json(folder / "manifest.json", content)
+        made.append(_short(folder))
+    return made
+
+
+def retire(preset: Preset) -> list[str]:
+    """Move models with a stale checkpoint out of the way, so that training starts from nothing; returns where to."""
+    moved = []
+    base = root() / preset.checkpoints
+    for model in preset.models:
+        made = [folder for folder in shipped(base, (model,)) if (folder / "manifest.json").is_file()]
+        if any(stale(folder) for folder in made):
+            old = base / ".stale" / model
+            shutil.rmtree(old, ignore_errors=True)
+            old.parent.mkdir(exist_ok=True)
+            (base / model).rename(old)
+            moved.append(_short(old))
+    return moved
+
+
+def recipe_name(preset: Preset) -> str:
+    """The recipe of a preset's checkpoints: setting ``recipe``, else ``tiny``."""
+    return str(preset.settings.get("recipe", "tiny"))
+
+
+def world_hash(recipe: str) -> str:
+    """Content hash of a recipe's world; draws every portrait, which takes a while."""
+    from eraser_lib.bench.world import make_world, write_world
+    from eraser_lib.train.recipe import RECIPES
+
+    numbers = RECIPES[recipe]
+    world = make_world(
+        seed=numbers.world_seed,
+        fictitious=numbers.fictitious,
+        celebrities=numbers.celebrities,
+        strangers=numbers.strangers,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return write_world(world, Path(folder))
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    from eraser_lib.train.recipe import RECIPES
+
+    return {"name": name, "version": RECIPES[name].version, "digest": RECIPES[name].digest()}
+
+
+def _world_code() -> str:
+    return sha256(canonical(module_hashes([WORLD_CODE], root=root())))
+
+
+def _short(path: Path) -> str:
+    return path.relative_to(root()).as_posix()

@@ -1,0 +1,201 @@
+"""Manifests: what a result was made from, so that anyone can tell whether it is still current.
+
+The *inputs* of a job (code, parameters, settings, checkpoints) are known before it runs. Snakemake watches a small
+file with them that is rewritten only when they change; the manifest of the finished job repeats them and adds
+where, when and how long it ran. So Snakemake and ``make check`` can never disagree, and a touched file, an edited
+comment or a fresh clone makes nothing stale.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eraser_lib.study.matrix import Job
+from eraser_lib.study.paths import RunFolder, canonical, read_json, root, sha256, write_json
+from eraser_lib.study.preset import Preset
+from eraser_lib.study.sources import notebook_sources
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow", "matplotlib",
+            "scikit-learn", "papermill", "jupyter-book")  # fmt: skip
+
+
+def inputs(job: Job, preset: Preset) -> dict[str, Any]:
+    """What a job would be made from now.
+
+    Raises:
+        StudyError: the notebook does not exist, or code it depends on is not valid Python.
+    """
+    base = root()
+    # where a run lies changes nothing about its numbers, and results/ must compare equal to runs/
+    parameters = {name: value for name, value in job.parameters.items() if name != "out"}
+    reads = job.kind.checkpoints and preset.checkpoints
+    return {
+        "notebook": job.notebook,
+        "parameters": parameters,
+        "settings": sha256(canonical(dict(preset.settings))),
+        "sources": notebook_sources(base / "notebooks" / f"{job.notebook}.ipynb", root=base),
+        "checkpoint": checkpoint_hash(base / preset.checkpoints, job.model) if reads else None,
+    }
+
+
+def checkpoint_hash(folder: Path, model: str | None) -> str | None:
+    """One fingerprint of the weights below ``folder/<model>`` (all models if ``None``), or ``None`` without any."""
+    # only what is shipped: intermediate stages of a training lie beside it
+    base = folder / (model or "*")
+    files = sorted(
+        path
+        for pattern in ("vanilla", "retain_only_*")
+        for path in base.parent.glob(f"{base.name}/{pattern}/model.safetensors")
+    )
+    if not files:
+        return None
+    return sha256("".join(f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files))
+
+
+@cache
+def _file_hash(path: Path, changed: int) -> str:
+    return sha256(path)
+
+
+def refresh_inputs(jobs: Mapping[str, Job], preset: Preset, folder: RunFolder) -> list[str]:
+    """Write the inputs of every job where they changed; returns the names of those jobs."""
+    changed = []
+    for job in jobs.values():
+        now = inputs(job, preset)
+        path = folder.inputs(job.name)
+        if not path.is_file() or read_json(path) != now:
+            write_json(path, now)
+            changed.append(job.name)
+        done = folder.manifest(job.name)
+        if done.is_file() and not stale_reasons(read_json(done), now):
+            # an edit that was taken back leaves the result current: Snakemake judges by time
+            os.utime(path, (done.stat().st_mtime, done.stat().st_mtime))
+    return changed
+
+
+def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Why a result made from ``manifest`` differs from one made ``now``, in words; empty if it does not."""
+    reasons = []
+    then_sources, now_sources = manifest.get("sources", {}), now["sources"]
+    if then_sources.get("notebook") != now_sources["notebook"]:
+        reasons.append(f"the code of notebooks/{now['notebook']}.ipynb changed")
+    then_modules, now_modules = then_sources.get("modules", {}), now_sources["modules"]
+    for module in sorted({*then_modules, *now_modules}):
+        if module not in now_modules:
+            reasons.append(f"{module} is no longer used")
+        elif module not in then_modules:
+            reasons.append(f"{module} is newly used")
+        elif then_modules[module] != now_modules[module]:
+            reasons.append(f"{module} changed")
+    then, current = manifest.get("inputs_parameters", {}), now["parameters"]
+    for name in sorted({*then, *current}):
+        if then.get(name) != current.get(name):
+            reasons.append(f"parameter {name}: {then.get(name)!r} then, {current.get(name)!r} now")
+    if manifest.get("settings") != now["settings"]:
+        reasons.append("the preset's settings changed")
+    if manifest.get("checkpoint") != now["checkpoint"]:
+        reasons.append("the checkpoints changed")
+    return reasons
+
+
+def write(
+    job: Job,
+    preset: Preset,
+    folder: RunFolder,
+    made_from: Mapping[str, Any],
+    *,
+    seconds: float,
+    peak_bytes: int,
+) -> None:
+    """Write the manifest of a finished job; its presence marks the job as complete."""
+    write_json(
+        folder.manifest(job.name),
+        {
+            "schema": SCHEMA,
+            "job": job.name,
+            "notebook": job.notebook,
+            "parameters": dict(job.parameters),
+            "inputs_parameters": made_from["parameters"],
+            "settings": made_from["settings"],
+            "sources": made_from["sources"],
+            "checkpoint": made_from["checkpoint"],
+            "world": world_hash(preset, folder),
+            **provenance(preset.device),
+            "seconds": round(seconds, 1),
+            "peak_memory_bytes": peak_bytes,
+        },
+    )
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Commit, machine, versions and time; no name of host or user."""
+    return {
+        **git_state(),
+        "device": device,
+        "machine": {"cpu": cpu_model(), "cores": psutil.cpu_count(), "system": platform.system(),
+                    "architecture": platform.machine()},
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES if _version(name)},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def world_hash(preset: Preset, folder: RunFolder) -> str | None:
+    """Content hash of the world: from the run (``world.json``), else from a checkpoint's manifest."""
+    candidates = [folder.path / "world.json", folder.path / "world" / "world.json"]
+    if preset.checkpoints:
+        candidates += sorted((root() / preset.checkpoints).glob("*/vanilla/manifest.json"))
+    for path in candidates:
+        if path.is_file():
+            content = read_json(path)
+            for key in ("world", "world_hash", "hash", "content_hash"):
+                if isinstance(content.get(key), str):
+                    return str(content[key])
+    return None
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Commit of the working tree, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        return {
+            "git_commit": git("rev-parse", "HEAD"),
+            "git_dirty": bool(git("status", "--porcelain", "-uno")),
+        }
+    except FileNotFoundError:
+        return {"git_commit": None, "git_dirty": None}
+
+
+@cache
+def cpu_model() -> str:
+    """The processor's name in words."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,145 @@
+"""The matrix of the study: which notebook runs for which model and split, and what must run before it.
+
+`KINDS` is the one place to change when a notebook is added. A row becomes one job per model and split of the preset,
+named ``<model>-<split>-<row>`` with ``all`` where the row does not range over that axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from eraser_lib.study.paths import StudyError
+from eraser_lib.study.preset import Preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One row of the matrix."""
+
+    name: str
+    """name of the row; also ends the names of its jobs, executed notebooks and manifests"""
+    over: tuple[str, ...]
+    """axes that the row ranges over, of ``model`` and ``split``; each is passed to the notebook as a parameter"""
+    needs: tuple[str, ...] = ()
+    """rows that must be complete before; for an axis that only they have, all of their jobs are awaited"""
+    notebook: str = ""
+    """file in ``notebooks/`` without ``.ipynb``; empty means the row's name. Several rows may share a notebook"""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """parameters of the row, on top of ``preset, model, split, seed, out``"""
+    checkpoints: bool = True
+    """whether the row reads model checkpoints: new ones then make its jobs stale"""
+    minutes: float = 2.0
+    """expected time on one core, for the first estimate of the time left and for batch systems"""
+    memory_mb: int = 3000
+    """memory to reserve"""
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(name="01_world", over=(), checkpoints=False, minutes=1),
+    Kind(name="02_models", over=("model",), needs=("01_world",), minutes=3),
+    Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=3),
+    Kind(name="04_gate", over=("model", "split"), needs=("03_direction",), minutes=3),
+    Kind(name="05_pca", over=("model", "split"), needs=("04_gate",), minutes=2),
+    Kind(name="06_erase", over=("model", "split"), needs=("04_gate",), minutes=6),
+    Kind(name="07_compare", over=("split",), needs=("06_erase",), checkpoints=False, minutes=1),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One notebook to run with one set of parameters."""
+
+    name: str
+    """``<model>-<split>-<row>``"""
+    kind: Kind
+    model: str | None
+    split: int | None
+    notebook: str
+    """file in ``notebooks/`` without ``.ipynb``"""
+    parameters: Mapping[str, Any]
+    """everything that is passed to the notebook"""
+    needs: tuple[str, ...]
+    """names of the jobs that must be complete before"""
+    minutes: float
+    """expected time on one core"""
+
+
+def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> dict[str, Job]:
+    """All jobs of a preset by name, each after the jobs that it needs.
+
+    Args:
+        preset: which models and splits.
+        out: run folder passed to the notebooks; empty means ``runs/<preset>``.
+        kinds: rows of the matrix.
+
+    Raises:
+        StudyError: the preset names a row that does not exist, or a row needs one that is not run or comes later.
+    """
+    known = [kind.name for kind in kinds]
+    for where, names in (
+        ("jobs", preset.jobs),
+        ("parameters", preset.parameters),
+        ("minutes", preset.minutes),
+    ):
+        for name in names:
+            if name not in known:
+                raise StudyError(
+                    f"Preset {preset.name!r}: {name!r} in {where} is no row of the matrix: {', '.join(known)}."
+                )
+    found: dict[str, Job] = {}
+    for kind in kinds:
+        if preset.jobs and kind.name not in preset.jobs:
+            continue
+        for model in preset.models if "model" in kind.over else (None,):
+            for split in preset.splits if "split" in kind.over else (None,):
+                job = _job(preset, kind, model, split, found, out or f"runs/{preset.name}")
+                found[job.name] = job
+    return found
+
+
+def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earlier: Mapping[str, Job], out: str) -> Job:
+    needs: list[str] = []
+    for need in kind.needs:
+        matching = [
+            job.name
+            for job in earlier.values()
+            if job.kind.name == need and _meet(model, job.model) and _meet(split, job.split)
+        ]
+        if not matching:
+            raise StudyError(f"Row {kind.name} needs row {need}, which preset {preset.name!r} does not run before it.")
+        needs += matching
+    parameters: dict[str, Any] = {"preset": preset.name, "seed": preset.seed, "out": out}
+    if model is not None:
+        parameters["model"] = model
+    if split is not None:
+        parameters["split"] = split
+    return Job(
+        name=f"{model or 'all'}-{split or 'all'}-{kind.name}",
+        kind=kind,
+        model=model,
+        split=split,
+        notebook=kind.notebook or kind.name,
+        parameters={**parameters, **kind.parameters, **preset.parameters.get(kind.name, {})},
+        needs=tuple(needs),
+        minutes=float(preset.minutes.get(kind.name, kind.minutes)),
+    )
+
+
+def _meet(mine: object, theirs: object) -> bool:
+    """Whether two jobs agree on an axis; one that does not range over it agrees with every value."""
+    return mine is None or theirs is None or mine == theirs
+
+
+def find(all_jobs: Mapping[str, Job], name: str) -> Job:
+    """The job of that name.
+
+    Raises:
+        StudyError: there is none; the message names the closest ones.
+    """
+    if name in all_jobs:
+        return all_jobs[name]
+    close = get_close_matches(name, all_jobs, n=3, cutoff=0.4) or list(all_jobs)
+    raise StudyError(f"There is no job {name!r} in this preset. Did you mean {' or '.join(close)}?")

@@ -1,0 +1,127 @@
+"""Presets: one short YAML file says which models, splits and settings a run covers.
+
+The first lines of a preset are comments that state the hardware, the time and the numbers to expect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eraser_lib.study.paths import RunFolder, StudyError, root
+
+MODELS = ("llava", "qwen")
+SPLITS = (5, 10, 15)
+_LOOKS_LIKE_A_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What one run of the study covers."""
+
+    name: str
+    """the file's name without ``.yml``; also the name of the run folder"""
+    models: tuple[str, ...]
+    """families to run, of ``llava`` and ``qwen``"""
+    splits: tuple[int, ...]
+    """forget shares in per cent, of 5, 10 and 15"""
+    seed: int = 0
+    """passed to every notebook"""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``"""
+    checkpoints: str = "checkpoints/tiny"
+    """folder of ``<model>/<name>/`` checkpoints, from the repository's root; empty if the notebooks read none"""
+    jobs: tuple[str, ...] = ()
+    """names of the matrix's rows to run (``matrix.KINDS``); empty means all"""
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """extra parameters per row of the matrix, on top of ``preset, model, split, seed, out``"""
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    """expected minutes per row of the matrix, for the first estimate of the time left"""
+    trained: tuple[str, ...] = ("ga_diff",)
+    """methods that train weights during the run: their figures are compared with the committed seed range"""
+    from_reference: tuple[str, ...] = ()
+    """glob patterns, from the run folder, of logs that are copied from the reference and not made again"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """free settings that notebooks read; a change makes every job stale"""
+
+    @property
+    def run(self) -> RunFolder:
+        """``runs/<name>``"""
+        return RunFolder(root() / "runs" / self.name)
+
+    @property
+    def reference(self) -> RunFolder:
+        """``results/<name>``"""
+        return RunFolder(root() / "results" / self.name)
+
+
+def load(name: str) -> Preset:
+    """Read and check ``presets/<name>.yml``.
+
+    Raises:
+        StudyError: no such preset, an unknown key, a value of the wrong type, or a number that YAML reads as text.
+    """
+    folder = root() / "presets"
+    path = folder / f"{name}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yml"))) or "none"
+        raise StudyError(f"There is no preset {name!r} ({path} does not exist). Presets here: {known}.")
+    return parse(path.read_text(), path)
+
+
+def parse(text: str, path: Path) -> Preset:
+    """Make a preset of a file's text; ``path`` gives its name and is named in errors.
+
+    Raises:
+        StudyError: as `load`.
+    """
+    head = [line for line in text.splitlines()[:6] if line.startswith("#")]
+    for word in ("Hardware:", "Time:", "Expect:"):
+        if not any(word in line for line in head):
+            raise StudyError(f"{path}: the first lines must be comments that say '{word}' (none of them does).")
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise StudyError(f"{path} must be a mapping of settings; it holds {type(raw).__name__}.")
+    _refuse_numbers_as_text(raw, path)
+    known = {f.name for f in fields(Preset)} - {"name"}
+    for key in sorted(set(raw) - known):
+        raise StudyError(f"{path}: unknown key {key!r}. Known keys: {', '.join(sorted(known))}.")
+    for key, kind in (("seed", int), ("device", str), ("checkpoints", str)):
+        if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
+            raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
+    for key in ("parameters", "minutes", "settings"):
+        if not isinstance(raw.get(key, {}), dict):
+            raise StudyError(f"{path}: {key} must be a mapping; it is {raw[key]!r}.")
+    for key in ("models", "splits", "jobs", "trained", "from_reference"):
+        if not isinstance(raw.get(key, []), list):
+            raise StudyError(f"{path}: {key} must be a list; it is {raw[key]!r}.")
+    for key, allowed in (("models", MODELS), ("splits", SPLITS)):
+        if not raw.get(key):
+            raise StudyError(f"{path}: {key} must list at least one of {', '.join(map(str, allowed))}.")
+        for value in raw[key]:
+            if value not in allowed:
+                raise StudyError(f"{path}: {value!r} in {key} is not one of {', '.join(map(str, allowed))}.")
+    lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
+    return Preset(name=path.stem, **{**raw, **lists})
+
+
+def _refuse_numbers_as_text(value: Any, path: Path, where: str = "") -> None:
+    """YAML 1.1 reads ``1e-3`` as text; a notebook would then compute with a string."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_numbers_as_text(item, path, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_numbers_as_text(item, path, f"{where}[{index}]")
+    elif isinstance(value, str) and _LOOKS_LIKE_A_NUMBER.fullmatch(value):
+        raise StudyError(
+            f"{path}: {where} is the text {value!r}, not a number: YAML wants a dot and a sign, such as 1.0e-3."
+        )

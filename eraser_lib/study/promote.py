@@ -1,0 +1,88 @@
+"""Between ``runs/`` and ``results/``: promote a run to the reference, adopt logs from it, link one into the book."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from eraser_lib.study import check
+from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, sha256, write_json
+from eraser_lib.study.preset import Preset
+
+LEFT_OUT = ("failed", "world", "cache", "reproduction.json", "reproduction.md")
+"""Parts of a run that are no results: they stay behind, as does everything hidden or half-written (``.parts``)."""
+
+
+def promote(preset: Preset) -> Path:
+    """Make the run the committed reference, as a whole or not at all.
+
+    Raises:
+        StudyError: the run is not complete, or something in it is stale.
+    """
+    reasons = check.stale(preset, preset.run)
+    if reasons:
+        raise StudyError(
+            f"{preset.run.path} is not complete, so it cannot become the reference:\n  "
+            + "\n  ".join(reasons)
+            + f"\nRun 'make study PRESET={preset.name}' first."
+        )
+    target = preset.reference.path
+    target.parent.mkdir(exist_ok=True)
+    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(preset.run.path, new, ignore=_left_out)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name in LEFT_OUT or name.startswith(".") or ".parts" in name}
+
+
+def adopt(preset: Preset) -> list[str]:
+    """Copy the reference's logs that a preset does not make again, and record them in ``from_reference.json``.
+
+    Returns:
+        Paths from the run folder.
+    """
+    run, reference = preset.run, preset.reference
+    adopted: dict[str, str] = read_json(run.adopted) if run.adopted.is_file() else {}
+    for name in [name for name in adopted if not (reference.path / name).is_file()]:
+        (run.path / name).unlink(missing_ok=True)
+        del adopted[name]
+    for pattern in preset.from_reference:
+        for source in sorted(reference.path.glob(pattern)):
+            name = source.relative_to(reference.path).as_posix()
+            target = run.path / name
+            if source.is_file() and (name in adopted or not target.exists()):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                digest = sha256(source)
+                if not target.is_file() or sha256(target) != digest:
+                    shutil.copyfile(source, target)
+                adopted[name] = digest
+    if adopted or run.adopted.is_file():
+        write_json(run.adopted, adopted)
+    return sorted(adopted)
+
+
+def link(folder: RunFolder, *, name: str = "book/run") -> Path:
+    """Let the book show a run or the reference, through one git-ignored link.
+
+    Raises:
+        StudyError: the folder holds no summary, or a real file stands where the link belongs.
+    """
+    if not folder.summary.is_file():
+        raise StudyError(f"{folder.summary} does not exist: there is nothing to show. Run 'make study' first.")
+    path = root() / name
+    if path.exists() and not path.is_symlink():
+        raise StudyError(f"{path} is not a link. Move it away; the book's link belongs there.")
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(folder.path, path.parent))
+    os.replace(fresh, path)
+    return path

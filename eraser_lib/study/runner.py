@@ -1,0 +1,174 @@
+"""Runs one notebook: parameters checked, executed into a temporary file, moved when done, manifest last."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eraser_lib.study import manifest, parameters, progress
+from eraser_lib.study.matrix import Job
+from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, write_json
+from eraser_lib.study.preset import Preset
+
+DRIVER = "ERASER_DRIVER"
+"""Environment variable ``<pid>:<creation time>`` of the front end; a job ends itself when that process is gone."""
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    given: Mapping[str, Any],
+    *,
+    failed: Path,
+    working_directory: Path,
+    name: str = "",
+) -> None:
+    """Run a notebook through papermill; ``output`` appears whole or not at all.
+
+    Args:
+        notebook: source, with a cell tagged ``parameters``.
+        output: executed notebook.
+        given: parameters; each must be declared there, with a value of the declared type.
+        failed: where a notebook with a failed cell is kept for reading.
+        working_directory: of the kernel.
+        name: how to call the run in errors.
+
+    Raises:
+        StudyError: a parameter is unknown or of the wrong type, or a cell failed.
+    """
+    import nbformat
+    import papermill
+
+    parameters.check(parameters.of_notebook(notebook), given, notebook=notebook.name)
+    label = name or notebook.stem
+    partial = output.parent / f".{output.stem}.partial.ipynb"
+    for folder in (output.parent, failed.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    failed.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(partial), dict(given), cwd=str(working_directory), kernel_name="python3",
+            progress_bar=False, log_output=False,
+        )  # fmt: skip
+        executed = nbformat.read(partial, as_version=4)
+        # neither the temporary name nor a path of this machine belongs into a committed file
+        executed.metadata.papermill["output_path"] = output.name
+        executed.metadata.papermill["input_path"] = notebook.name
+        nbformat.write(executed, partial)
+        os.replace(partial, output)
+    except papermill.PapermillExecutionError as error:
+        os.replace(partial, failed)
+        raise StudyError(
+            f"{label}: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}\n"
+            f"The notebook with its traceback was kept as {failed}."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def run(job: Job, preset: Preset, folder: RunFolder) -> None:
+    """Run one job of the matrix and write its manifest.
+
+    Raises:
+        StudyError: as `execute`, a job that it needs is not complete, or the same job is running already.
+    """
+    for need in job.needs:
+        if not folder.manifest(need).is_file():
+            raise StudyError(f"{job.name} needs {need}, which is not complete. Run it first, or use 'make study'.")
+    with _alone(folder, job.name):
+        _follow_driver()
+        started = time.time()
+        state: dict[str, Any] = {"state": "running", "started": started}
+        write_json(folder.progress(job.name), state)
+        note = folder.progress(f"{job.name}.note")
+        note.unlink(missing_ok=True)
+        os.environ[progress.VARIABLE] = str(note)
+        # a manifest says "complete", so the old one goes before the work begins
+        folder.manifest(job.name).unlink(missing_ok=True)
+        try:
+            made_from = manifest.inputs(job, preset)
+            execute(
+                root() / "notebooks" / f"{job.notebook}.ipynb",
+                folder.notebook(job.name),
+                job.parameters,
+                failed=folder.failed(job.name),
+                working_directory=root(),
+                name=job.name,
+            )
+            seconds = time.time() - started
+            manifest.write(job, preset, folder, made_from, seconds=seconds, peak_bytes=_peak_bytes())
+        except BaseException as error:
+            write_json(folder.progress(job.name), {**state, "state": "failed", "error": _in_words(error)})
+            raise
+        write_json(folder.progress(job.name), {**state, "state": "done", "seconds": seconds})
+
+
+def complete(matrix: Mapping[str, Job], folder: RunFolder) -> list[str]:
+    """Jobs that need no run: made from the inputs last written, and not older than the jobs that they need."""
+    found: list[str] = []
+    for name, job in matrix.items():
+        path, now = folder.manifest(name), folder.inputs(name)
+        if not path.is_file() or not now.is_file() or not folder.notebook(name).is_file():
+            continue
+        older = any(
+            need not in found or folder.manifest(need).stat().st_mtime > path.stat().st_mtime for need in job.needs
+        )
+        if not older and not manifest.stale_reasons(read_json(path), read_json(now)):
+            found.append(name)
+    return found
+
+
+def _in_words(error: BaseException) -> str:
+    return "stopped" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+
+
+def _peak_bytes() -> int:
+    """Largest resident set of the kernel, which is a finished child of this process."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+@contextmanager
+def _alone(folder: RunFolder, name: str) -> Iterator[None]:
+    """Hold a job's lock; the system frees it when the process dies, so it never goes stale."""
+    path = folder.state / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(f"{name} is running already. Wait for it, or stop that process.") from None
+        yield
+
+
+def _follow_driver() -> None:
+    """End this process soon after the front end that started the matrix is gone, even by SIGKILL."""
+    pid, _, created = os.environ.get(DRIVER, "").partition(":")
+    if not pid:
+        return
+
+    def watch() -> None:
+        while alive(int(pid), float(created)):
+            time.sleep(1)
+        os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def alive(pid: int, created: float) -> bool:
+    """Whether the very process (not a later one of the same number) still runs."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

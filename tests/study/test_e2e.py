@@ -1,0 +1,81 @@
+"""The micro study end to end: every notebook through papermill for both families, by the command of `make study`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+
+from eraser_lib.study import check, matrix, preset, report
+from tests.study.toys import HERE
+
+
+@pytest.fixture(scope="module")
+def micro() -> Iterator[preset.Preset]:
+    """The preset ``micro`` after a run from nothing."""
+    previous = os.getcwd()
+    os.chdir(HERE)
+    try:
+        found = preset.load("micro")
+        shutil.rmtree(found.run.path, ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "eraser_lib.study", "study", "--preset", "micro", "--cores", "2"],
+            cwd=HERE, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield found
+    finally:
+        os.chdir(previous)
+
+
+@pytest.mark.e2e
+def test_every_job_is_complete_and_current(micro: preset.Preset) -> None:
+    assert check.stale(micro, micro.run) == []
+    assert not list((micro.run.path / "failed").glob("*.ipynb"))
+
+
+@pytest.mark.e2e
+def test_executed_notebooks_ran_to_their_end(micro: preset.Preset) -> None:
+    for name in matrix.jobs(micro):
+        content = json.loads(micro.run.notebook(name).read_text())
+        assert content["metadata"]["papermill"]["exception"] is None
+        assert all(o["output_type"] != "error" for cell in content["cells"] for o in cell.get("outputs", []))
+        assert str(HERE) not in json.dumps(content), f"{name} holds a path of this machine"
+
+
+@pytest.mark.e2e
+def test_the_summary_is_tidy(micro: preset.Preset) -> None:
+    table = pd.read_csv(micro.run.summary, dtype={"split": str, "seed": str})
+    wanted = [
+        "preset",
+        "model",
+        "split",
+        "method",
+        "seed",
+        "subset",
+        "modality",
+        "task",
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n",
+        "n_people",
+    ]
+    assert set(wanted) <= set(table.columns)
+    assert set(table["preset"]) == {"micro"}
+    assert set(table["model"]) == {"llava", "qwen"}
+    assert not table.duplicated(wanted[:9]).any()
+    fractions = table[~table["metric"].str.contains("logprob|truth|seconds|ratio")]
+    assert fractions["value"].dropna().between(0, 1).all()
+
+
+@pytest.mark.e2e
+def test_a_run_reproduces_itself(micro: preset.Preset) -> None:
+    assert report.compare(micro.run, micro.run, trained=micro.trained).reproduced

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eraser_lib.study import matrix, preset
+from eraser_lib.study.paths import StudyError
+from tests.study.toys import HERE, PRESET
+
+SHIPPED = sorted((HERE / "presets").glob("*.yml"))
+
+
+def parse(extra: str = "", head: str = PRESET) -> preset.Preset:
+    return preset.parse(head + extra, Path("toy.yml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_presets_are_sound(path: Path) -> None:
+    found = preset.parse(path.read_text(), path)
+    for job in matrix.jobs(found).values():
+        assert job.minutes > 0
+    assert len(path.read_text().splitlines()) < 80, "a preset is short"
+
+
+def test_defaults() -> None:
+    found = parse()
+    assert (found.name, found.models, found.splits, found.seed) == ("toy", ("llava", "qwen"), (5,), 0)
+    assert found.run.path.parts[-2:] == ("runs", "toy")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour: red", "unknown key 'colour'"),
+        ("seed: one", "seed must be int"),
+        ("seed: true", "seed must be int"),
+        ("jobs: 01_world", "jobs must be a list"),
+        ("settings: 3", "settings must be a mapping"),
+        ("settings: {rate: 1e-3}", r"settings.rate is the text '1e-3', not a number"),
+        ("settings: {rates: [1.0e-3, 2e5]}", r"settings.rates\[1\] is the text"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(("old", "new"), [("llava", "llama"), ("[5]", "[7]"), ("[5]", "[]")])
+def test_unknown_models_and_splits_are_refused(old: str, new: str) -> None:
+    with pytest.raises(StudyError, match=r"must list at least one of|is not one of"):
+        parse(head=PRESET.replace(old, new))
+
+
+def test_the_first_lines_must_say_hardware_time_and_expectation() -> None:
+    with pytest.raises(StudyError, match="Expect:"):
+        parse(head=PRESET.replace("# Expect: nothing\n", ""))
+
+
+def test_an_unknown_preset_names_those_that_exist(clone: Path) -> None:
+    with pytest.raises(StudyError, match=r"no preset 'tinny'.*toy"):
+        preset.load("tinny")
+
+
+def test_matrix_awaits_what_matches() -> None:
+    kinds = (
+        matrix.Kind(name="world", over=()),
+        matrix.Kind(name="fit", over=("model", "split"), needs=("world",)),
+        matrix.Kind(name="train", over=("model", "split"), needs=("fit",), notebook="fit", parameters={"x": 1}),
+        matrix.Kind(name="compare", over=("split",), needs=("fit", "train")),
+    )
+    both = parse(head=PRESET.replace("[5]", "[5, 10]"))
+    jobs = matrix.jobs(both, kinds=kinds)
+    assert jobs["llava-10-fit"].needs == ("all-all-world",)
+    assert jobs["qwen-5-train"].needs == ("qwen-5-fit",)
+    assert jobs["qwen-5-train"].notebook == "fit"
+    assert jobs["qwen-5-train"].parameters == {
+        "preset": "toy", "seed": 0, "out": "runs/toy", "model": "qwen", "split": 5, "x": 1,
+    }  # fmt: skip
+    assert set(jobs["all-10-compare"].needs) == {f"{m}-10-{k}" for m in ("llava", "qwen") for k in ("fit", "train")}
+    assert jobs["all-all-world"].parameters == {"preset": "toy", "seed": 0, "out": "runs/toy"}
+
+
+def test_matrix_refuses_unknown_rows_and_missing_needs() -> None:
+    with pytest.raises(StudyError, match="'07_campare' in jobs is no row"):
+        matrix.jobs(parse("jobs: [07_campare]"))
+    with pytest.raises(StudyError, match="needs row"):
+        matrix.jobs(parse("jobs: [01_world, 03_direction]"))
+
+
+def test_unknown_job_names_close_ones() -> None:
+    with pytest.raises(StudyError, match="Did you mean"):
+        matrix.find(matrix.jobs(parse()), "llama-5-03_direction")

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eraser_lib.study import matrix, preset, progress
+
+
+@pytest.fixture
+def jobs(clone: Path) -> dict[str, matrix.Job]:
+    return matrix.jobs(preset.load("toy"))
+
+
+def test_estimate_starts_from_expectations_and_learns_the_speed(jobs: dict[str, matrix.Job]) -> None:
+    expected = dict.fromkeys(jobs, 100.0)
+    estimate = progress.Estimate(jobs, expected, cores=2)
+    # twelve jobs of 100 s on two cores; no chain is longer than that
+    assert estimate.left({}, {}) == pytest.approx(600)
+    half = list(jobs)[:6]
+    slow = estimate.left(dict.fromkeys(half, 200.0), {})
+    assert slow == pytest.approx(300 * 1260 / 660)
+    assert estimate.left(dict.fromkeys(half, 0.0), {}) == pytest.approx(300), "complete before: says nothing of speed"
+    assert estimate.left(dict.fromkeys(jobs, 100.0), {}) == 0
+
+
+def test_estimate_is_never_shorter_than_the_longest_chain(jobs: dict[str, matrix.Job]) -> None:
+    estimate = progress.Estimate(jobs, dict.fromkeys(jobs, 100.0), cores=100)
+    # world, models, direction, gate, erase, compare
+    assert estimate.left({}, {}) == pytest.approx(600)
+
+
+def test_running_jobs_count_for_what_is_left_of_them(jobs: dict[str, matrix.Job]) -> None:
+    estimate = progress.Estimate(jobs, dict.fromkeys(jobs, 100.0), cores=1)
+    assert estimate.left({}, {"all-all-01_world": 60.0}) == pytest.approx(1140)
+    assert estimate.left({}, {"all-all-01_world": 500.0}) == pytest.approx(1105), "overdue: nearly done"
+
+
+def test_expected_seconds_come_from_the_reference_where_there_is_one(jobs: dict[str, matrix.Job]) -> None:
+    reference = preset.load("toy").reference
+    path = reference.manifest("all-all-01_world")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"seconds": 7.5}))
+    found = progress.expected_seconds(jobs, reference)
+    assert found["all-all-01_world"] == 7.5
+    assert found["llava-5-06_erase"] == 60 * jobs["llava-5-06_erase"].minutes
+
+
+def test_notes_go_to_the_file_that_the_runner_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "note.json"
+    monkeypatch.setenv(progress.VARIABLE, str(path))
+    assert list(progress.track([1, 2, 3], "counting")) == [1, 2, 3]
+    assert json.loads(path.read_text()) == {"text": "counting", "done": 3, "total": 3}
+
+
+def test_notes_are_silent_when_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
+    list(progress.track(range(3), "counting"))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (89, "89 s"), (95, "2 min"), (3900, "1 h 05 min")])
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert progress.in_words(seconds) == words

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eraser_lib.study import manifest, matrix, preset, runner
+from eraser_lib.study.paths import StudyError
+from tests.study.toys import notebook
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+CELL = 'model: str = "llava"\nstrength: float = 1.0\n'
+MANIFEST_KEYS = {
+    "notebook", "parameters", "sources", "world", "checkpoint", "git_commit", "device", "machine", "python",
+    "packages", "seconds", "peak_memory_bytes", "created",
+}  # fmt: skip
+
+
+@pytest.fixture
+def execute(tmp_path: Path) -> Callable[..., Path]:
+    """Runs cells as a notebook; returns the folder with ``out.ipynb`` and ``failed.ipynb``, if any."""
+
+    def run(*cells: str, **given: Any) -> Path:
+        source = tmp_path / "source.ipynb"
+        source.write_text(notebook(*cells, parameters=CELL))
+        runner.execute(
+            source, tmp_path / "made" / "out.ipynb", given, failed=tmp_path / "made" / "failed.ipynb",
+            working_directory=tmp_path,
+        )  # fmt: skip
+        return tmp_path / "made"
+
+    return run
+
+
+def test_an_executed_notebook_holds_outputs_and_no_path_of_this_machine(execute: Callable[..., Path]) -> None:
+    made = execute("print(model, strength)", model="qwen", strength=2)
+    text = (made / "out.ipynb").read_text()
+    assert "qwen 2" in text
+    assert str(made.parent) not in text
+    assert sorted(path.name for path in made.iterdir()) == ["out.ipynb"]
+
+
+def test_a_mistyped_or_wrong_parameter_never_starts(execute: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="Did you mean 'strength'"):
+        execute("open('ran', 'w')", strenght=2.0)
+    with pytest.raises(StudyError, match="strength must be float"):
+        execute("open('ran', 'w')", strength="1e-3")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_failed_cell_leaves_the_old_result_and_keeps_the_notebook(execute: Callable[..., Path]) -> None:
+    made = execute("print('good')")
+    with pytest.raises(StudyError, match=r"cell \d+ of source.ipynb failed: ZeroDivisionError") as caught:
+        execute("1 / 0")
+    assert str(made / "failed.ipynb") in str(caught.value)
+    assert "ZeroDivisionError" in (made / "failed.ipynb").read_text()
+    assert "good" in (made / "out.ipynb").read_text()
+    execute("print('better')")
+    assert sorted(path.name for path in made.iterdir()) == ["out.ipynb"]
+
+
+def test_a_job_writes_its_manifest_last_and_complete(clone: Path, command: Command) -> None:
+    done = command("run", "--job", "all-all-01_world")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((clone / "runs/toy/manifests/all-all-01_world.json").read_text())
+    assert set(written) >= MANIFEST_KEYS
+    assert written["notebook"] == "01_world"
+    assert written["parameters"] == {"preset": "toy", "seed": 0, "out": "runs/toy"}
+    assert written["peak_memory_bytes"] > 10e6
+    assert written["seconds"] > 0
+    assert str(clone) not in json.dumps(written)
+    progress = json.loads((clone / "runs/toy/.study/progress/all-all-01_world.json").read_text())
+    assert progress["state"] == "done"
+
+
+def test_a_failed_job_has_neither_notebook_nor_manifest(clone: Path, command: Command) -> None:
+    path = clone / "notebooks" / "01_world.ipynb"
+    cell = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'
+    path.write_text(notebook("raise RuntimeError('no world')", parameters=cell))
+    done = command("run", "--job", "all-all-01_world")
+    assert done.returncode == 2
+    assert "RuntimeError: no world" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p for p in (clone / "runs/toy").rglob("*.ipynb") if p.parent.name != "failed"] == []
+    assert not list((clone / "runs/toy/manifests").glob("*"))
+    assert (clone / "runs/toy/failed/all-all-01_world.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ("llama-5-03_direction", "no job 'llama-5-03_direction'"),
+        ("llava-5-03_direction", "needs llava-all-02_models"),
+    ],
+)
+def test_an_unknown_job_and_one_that_comes_too_early_are_refused(command: Command, job: str, message: str) -> None:
+    done = command("run", "--job", job)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_inputs_change_with_code_and_parameters_but_not_with_text(clone: Path) -> None:
+    found = preset.load("toy")
+    job = matrix.jobs(found)["all-all-01_world"]
+    before = manifest.inputs(job, found)
+    path = clone / "notebooks" / "01_world.ipynb"
+    path.write_text(path.read_text().replace("A title", "Another title"))
+    assert manifest.inputs(job, found) == before
+    path.write_text(path.read_text().replace("seed + 1", "seed + 2"))
+    now = manifest.inputs(job, found)
+    reasons = manifest.stale_reasons({**before, "inputs_parameters": before["parameters"]}, now)
+    assert reasons == ["the code of notebooks/01_world.ipynb changed"]
+
+
+def test_every_kind_of_staleness_is_named() -> None:
+    sources = {"notebook": "n", "modules": {"a": "1", "b": "1"}}
+    now = {"notebook": "x", "sources": sources, "parameters": {"seed": 1}, "settings": "s", "checkpoint": "c"}
+    then = {
+        "sources": {"notebook": "n", "modules": {"a": "2", "c": "1"}}, "inputs_parameters": {"seed": 0},
+        "settings": "t", "checkpoint": None,
+    }  # fmt: skip
+    assert manifest.stale_reasons(then, now) == [
+        "a changed",
+        "b is newly used",
+        "c is no longer used",
+        "parameter seed: 0 then, 1 now",
+        "the preset's settings changed",
+        "the checkpoints changed",
+    ]
+
+
+def test_new_weights_change_the_fingerprint_of_checkpoints(tmp_path: Path) -> None:
+    weights = tmp_path / "llava" / "vanilla" / "model.safetensors"
+    assert manifest.checkpoint_hash(tmp_path, "llava") is None
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1")
+    first = manifest.checkpoint_hash(tmp_path, "llava")
+    assert manifest.checkpoint_hash(tmp_path, None) == first
+    assert manifest.checkpoint_hash(tmp_path, "qwen") is None
+    (tmp_path / "llava" / "work").mkdir()
+    (tmp_path / "llava" / "work" / "model.safetensors").write_bytes(b"a stage of training")
+    assert manifest.checkpoint_hash(tmp_path, "llava") == first
+    weights.write_bytes(b"22")
+    assert manifest.checkpoint_hash(tmp_path, "llava") != first
