@@ -82,9 +82,7 @@ def activation_pca(before: Mapping[int, Points], after: Mapping[int, Points]) ->
                     panel.scatter(flat[:, 0], flat[:, 1], s=14, alpha=0.65, color=colour, linewidths=0)
                     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
                     x, y = flat.mean(axis=0).tolist()
-                    panel.annotate(
-                        group, (x, y), color=colour, fontsize=9, weight="bold", ha="center", bbox=box
-                    )
+                    panel.annotate(group, (x, y), color=colour, fontsize=9, weight="bold", ha="center", bbox=box)
                 found = numbers[layer, state]
                 panel.set_title(f"layer {layer}, {state}")
                 panel.set_xlabel(
@@ -122,9 +120,7 @@ def gate_distributions(rows: pd.DataFrame, *, threshold: float | None = None, ti
                 linewidths=0,
             )
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-            panel.plot(
-                [low, high], [height, height], color=colour, linewidth=6, alpha=0.6, solid_capstyle="butt"
-            )
+            panel.plot([low, high], [height, height], color=colour, linewidth=6, alpha=0.6, solid_capstyle="butt")
             panel.plot([middle, middle], [height - 0.3, height + 0.3], color=INK, linewidth=1.5)
             share = "" if threshold is None else f"  {np.mean(values > threshold):.1%} open"
             panel.annotate(
@@ -183,9 +179,7 @@ def roc_by_layer(rows: pd.DataFrame) -> Figure:
                 if group.empty:
                     continue
                 own = group["forget"].astype(bool)
-                curve = roc_curve(
-                    group.loc[own, "value"].to_numpy(float), group.loc[~own, "value"].to_numpy(float)
-                )
+                curve = roc_curve(group.loc[own, "value"].to_numpy(float), group.loc[~own, "value"].to_numpy(float))
                 row = numbers.loc[(solver, layer)]
                 label = f"layer {layer}: {row['auc']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
                 panel.plot(*curve, color=shade, label=label, drawstyle="steps-post")
@@ -280,9 +274,7 @@ def image_strip(pairs: Sequence[tuple[Image.Image, Image.Image, str]], *, gain: 
     """
     with canvas(len(pairs), 3, size=(6.6, 2.25 * len(pairs) + 0.3)) as (figure, axes):
         for row, (clean, perturbed, caption) in zip(axes, pairs, strict=True):
-            first, second = (
-                np.asarray(image.convert("RGB"), dtype=float) / 255 for image in (clean, perturbed)
-            )
+            first, second = (np.asarray(image.convert("RGB"), dtype=float) / 255 for image in (clean, perturbed))
             change = second - first
             largest = np.abs(change).max() * 255
             shown = (first, second, np.clip(0.5 + gain * change, 0, 1))
@@ -425,9 +417,7 @@ def reentry_curve(positions: Mapping[str, Sequence[float | None]], *, longest: i
         ends = []
         for number, (name, array) in enumerate(arrays.items()):
             colour = METHOD_COLOURS.get(name, PALETTE[number % len(PALETTE)])
-            share = np.array(
-                [np.mean(array < word) for word in words]
-            )  # comparing with NaN is False: never said
+            share = np.array([np.mean(array < word) for word in words])  # comparing with NaN is False: never said
             panel.plot(words, share, color=colour, drawstyle="steps-mid")
             ends.append(
                 (

@@ -120,9 +120,7 @@ def to_json(value: Any) -> Any:
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Sequence | set | frozenset):
         return [to_json(item) for item in value]
-    raise TypeError(
-        f"the data of a figure must be plain numbers, texts or tables; found a {type(value).__name__}"
-    )
+    raise TypeError(f"the data of a figure must be plain numbers, texts or tables; found a {type(value).__name__}")
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap: float = 0.055) -> None:

@@ -15,6 +15,7 @@ METHOD_NAMES: dict[str, str] = {
     "vanilla": "Vanilla",
     "retain_only": "Retain-only",
     "prompt": "Prompting",
+    "prompt_oracle": "Prompting (people named)",
     "constant": "Constant steering",
     "ga_diff": "GA_Diff",
     "mllmeraser_published": "MLLMEraser (as published)",
@@ -96,9 +97,7 @@ class Comparison:
             if math.isnan(value):
                 return "\u2013"
             shown = f"{value:.{digits}f}"
-            return (bold.format(shown) if best else shown) + interval.format(
-                f"{low:.{digits}f}", f"{high:.{digits}f}"
-            )
+            return (bold.format(shown) if best else shown) + interval.format(f"{low:.{digits}f}", f"{high:.{digits}f}")
 
         layers = [frame.to_numpy().tolist() for frame in (self.value, self.low, self.high, self.best())]
         rows = [[cell(*ends) for ends in zip(*row, strict=True)] for row in zip(*layers, strict=True)]
@@ -114,18 +113,13 @@ class Comparison:
         lines = [
             "| Method | " + " | ".join(heads) + " |",
             "|:--|" + "--:|" * len(heads),
-            *(
-                f"| {name} | " + " | ".join(row) + " |"
-                for name, row in zip(text.index, text.to_numpy(), strict=True)
-            ),
+            *(f"| {name} | " + " | ".join(row) + " |" for name, row in zip(text.index, text.to_numpy(), strict=True)),
         ]
         return "\n".join(lines) + "\n"
 
     def html(self, *, digits: int = 2, caption: str = "") -> str:
         """An HTML table without scripts: nested headers, values over small intervals, best values strong."""
-        text = self.text(
-            digits=digits, bold="<strong>{}</strong>", interval='<br><small class="ci">{}\u2013{}</small>'
-        )
+        text = self.text(digits=digits, bold="<strong>{}</strong>", interval='<br><small class="ci">{}\u2013{}</small>')
         spans = [_spans([column[: level + 1] for column in _keys(text)]) for level in range(4)]
         head = "".join(
             f"<tr>{'<th rowspan=4 scope=col>Method</th>' if level == 0 else ''}"
@@ -134,9 +128,7 @@ class Comparison:
             for level, row in enumerate(spans)
         )
         body = "".join(
-            f'<tr><th scope="row">{escape(str(name))}</th>'
-            + "".join(f"<td>{cell}</td>" for cell in row)
-            + "</tr>"
+            f'<tr><th scope="row">{escape(str(name))}</th>' + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
             for name, row in zip(text.index, text.to_numpy(), strict=True)
         )
         title = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ def text_of(value: Any, digits: int = 3) -> str:
     if value is None:
         return "not applicable"
     if isinstance(value, float):
+        if math.isinf(value):
+            return "infinite"
         return "not applicable" if value != value else f"{value:.{digits}f}"
     return str(value)
 

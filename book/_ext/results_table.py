@@ -15,6 +15,7 @@ LABELS = {
     "vanilla": "Vanilla",
     "retain_only": "Retain-only",
     "prompt": "Prompting",
+    "prompt_oracle": "Prompting (people named)",
     "constant": "Constant steering",
     "ga_diff": "GA_Diff",
     "mllmeraser_published": "MLLMEraser (as published)",

@@ -12,10 +12,13 @@ import pandas as pd
 from PIL import Image
 
 from eraser_lib.bench import language as lang
-from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
+from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
 
 COLUMNS = ("ID", "metadata", "Classification_Task", "Mask_Task", "Generation_Task")
 _MODALITY: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
+_TASK: dict[str, Task] = {
+    "Classification_Task": "classification", "Mask_Task": "cloze", "Generation_Task": "generation",
+}  # fmt: skip
 
 
 class SchemaError(ValueError):
@@ -42,7 +45,7 @@ def read_questions(
         )
     wanted = None if people is None else set(people)
     found: list[Question] = []
-    for number, row in enumerate(frame.to_dict("records")):
+    for number, row in enumerate(_rows(frame)):
         if wanted is None or row["ID"] in wanted:
             found.extend(_person_questions(path.name, number, row, subset, role))
     if wanted is not None and (unknown := wanted - set(frame["ID"])):
@@ -53,19 +56,26 @@ def read_questions(
 def read_pictures(path: Path) -> dict[str, list[Image.Image]]:
     """Identifier -> the pictures that a file shows of that person."""
     frame = pd.read_parquet(path)
-    return {row["ID"]: _pictures(path.name, n, row) for n, row in enumerate(frame.to_dict("records"))}
+    return {row["ID"]: _pictures(path.name, n, row) for n, row in enumerate(_rows(frame))}
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subset, role: Role) -> Iterator[Question]:
     pictures = _pictures(name, number, row)
     person = str(row["ID"])
-    tasks = {column: _json(name, number, column, row[column]) for column in COLUMNS[2:]}
+    tasks = {column: _json(name, number, column, row[column]) for column in _TASK}
+    column = ""
     try:
         for kind, modality in _MODALITY.items():
-            rows = [("classification", entry) for entry in tasks["Classification_Task"][f"{kind}_Questions"]]
-            rows += [("cloze", entry) for entry in tasks["Mask_Task"] if entry["Type"] == kind]
-            rows += [("generation", entry) for entry in tasks["Generation_Task"] if entry["Type"] == kind]
-            for index, (task, entry) in enumerate(rows):
+            column = "Classification_Task"
+            rows = [(column, entry) for entry in tasks[column][f"{kind}_Questions"]]
+            for column in ("Mask_Task", "Generation_Task"):
+                rows += [(column, entry) for entry in tasks[column] if entry["Type"] == kind]
+            for index, (column, entry) in enumerate(rows):
+                task = _TASK[column]
                 view = index % len(pictures) if modality == "vqa" else None
                 options: tuple[str, ...] = ()
                 fact = entry.get("Fact")
@@ -82,7 +92,7 @@ def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subse
                     text = lang.generation_prompt(entry["Question"])
                 yield Question(
                     id=f"{person}/{subset}/{modality}/{task}/{entry.get('Attribute', index)}",
-                    subset=subset, role=role, modality=modality, task=task,  # type: ignore[arg-type]
+                    subset=subset, role=role, modality=modality, task=task,
                     prompt=Prompt(text, pictures[view] if view is not None else None),
                     answer=answer, person=person, attribute=entry.get("Attribute"), fact=fact, options=options,
                     wrong=tuple(entry.get("Wrong", ())), paraphrase=entry.get("Paraphrase"), view=view,
@@ -90,17 +100,20 @@ def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subse
                 )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(
-            f"{name}, row {number} (ID {person}): a question lacks or misspells {error}; see the format in the book"
+            f"{name}, row {number} (ID {person}), column {column}: a question lacks or misspells {error}; "
+            "see the format in the book"
         ) from error
 
 
 def _pictures(name: str, number: int, row: dict[str, Any]) -> list[Image.Image]:
     cells = row.get("images")
-    cells = [row["image"]] if cells is None else list(cells)
+    column = "image" if cells is None else "images"
+    cells = [row.get("image")] if cells is None else list(cells)
+    if not cells:
+        raise SchemaError(f"{name}, row {number}, column {column}: no picture; a person needs at least one")
     try:
         return [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in cells]
     except (TypeError, KeyError, OSError) as error:
-        column = "images" if row.get("images") is not None else "image"
         raise SchemaError(f"{name}, row {number}, column {column}: not a picture with bytes ({error})") from error
 
 

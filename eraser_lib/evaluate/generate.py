@@ -109,6 +109,9 @@ def evaluate_to(
 def reference_floor(logs: pd.DataFrame, *, quantile: float = 0.01) -> float:
     """Lower quantile of vanilla's mean log-probability of its own answers, in nats per token.
 
+    Answers and refusals are looked at apart and the lower quantile counts: vanilla is sure of its answers, but has many
+    ways to refuse, so that each single refusal is less likely.
+
     Args:
         logs: a log of vanilla evaluated with itself as `reference`.
         quantile: 0.01 by the fluency rule.
@@ -116,10 +119,10 @@ def reference_floor(logs: pd.DataFrame, *, quantile: float = 0.01) -> float:
     Raises:
         ValueError: no row has a `reference_logprob`.
     """
-    values = logs["reference_logprob"].dropna()
+    values = logs.dropna(subset=["reference_logprob"])
     if values.empty:
         raise ValueError("the log has no reference_logprob; evaluate vanilla with itself as reference first")
-    return float(values.quantile(quantile))
+    return float(values.groupby(values["refusal"].astype(bool))["reference_logprob"].quantile(quantile).min())
 
 
 def batches(questions: Sequence[Question], batch_size: int) -> list[list[int]]:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import pandas as pd
 import pyarrow as pa
@@ -119,7 +120,11 @@ def to_table(rows: pd.DataFrame, *, source: str = "log") -> pa.Table:
     for field in SCHEMA:
         values = [_plain(value) for value in rows[field.name].tolist()]
         try:
-            array = pa.array(values, type=field.type)
+            if pa.types.is_int64(field.type):  # arrow would cut fractions off
+                values = [int(value) if _is_whole(value) else value for value in values]
+            array = pa.array(values, type=field.type, safe=True)
+            if pa.types.is_int64(field.type) and any(isinstance(value, float) for value in values):
+                raise pa.ArrowInvalid("a fraction in a column of integers")
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             row = _first_bad(values, field.type)
             raise LogError(
@@ -162,9 +167,7 @@ def read_log(path: Path) -> pd.DataFrame:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise LogError(
-            f"{path}: not a readable parquet log ({error}); evaluate again to rewrite it"
-        ) from error
+        raise LogError(f"{path}: not a readable parquet log ({error}); evaluate again to rewrite it") from error
     frame = table.to_pandas(types_mapper=_nullable)
     if table.schema.equals(SCHEMA) and not any(
         table.column(field.name).null_count for field in SCHEMA if not field.nullable
@@ -213,8 +216,14 @@ def _plain(value: object) -> object:
     return value
 
 
+def _is_whole(value: object) -> TypeGuard[float]:
+    return isinstance(value, float) and value.is_integer()
+
+
 def _first_bad(values: list[object], kind: pa.DataType) -> int:
     for row, value in enumerate(values):
+        if pa.types.is_int64(kind) and isinstance(value, float):
+            return row
         try:
             pa.array([value], type=kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
@@ -226,9 +235,7 @@ def _check_values(rows: pd.DataFrame, source: str) -> None:
     for name, allowed in _DOMAINS.items():
         for row, value in enumerate(rows[name].tolist()):
             if value not in allowed:
-                raise LogError(
-                    f"{source}: column '{name}', row {row}: {value!r} is not one of {', '.join(allowed)}"
-                )
+                raise LogError(f"{source}: column '{name}', row {row}: {value!r} is not one of {', '.join(allowed)}")
     for name in _FRACTIONS:
         for row, value in enumerate(map(_plain, rows[name].tolist())):
             if isinstance(value, (int, float)) and not -1e-9 <= value <= 1 + 1e-6:
@@ -239,6 +246,4 @@ def _check_values(rows: pd.DataFrame, source: str) -> None:
     duplicated = rows["id"].duplicated()
     if duplicated.any():
         row = int(duplicated.to_numpy().argmax())
-        raise LogError(
-            f"{source}: column 'id', row {row}: {rows['id'].iloc[row]!r} is there twice; ids are unique"
-        )
+        raise LogError(f"{source}: column 'id', row {row}: {rows['id'].iloc[row]!r} is there twice; ids are unique")

@@ -76,9 +76,7 @@ class RefusalDetector:
         try:
             self._rules = tuple(re.compile(pattern) for pattern in self.patterns)
         except re.error as error:
-            raise ValueError(
-                f"refusal pattern {error.pattern!r} is not a regular expression: {error}"
-            ) from error
+            raise ValueError(f"refusal pattern {error.pattern!r} is not a regular expression: {error}") from error
 
     def __call__(self, text: str) -> bool:
         """Whether `text` refuses or says that it does not know."""

@@ -154,9 +154,7 @@ def centroid_distance(first: ArrayLike, second: ArrayLike) -> float:
         raise ValueError(f"expected arrays of shapes (n, d) and (m, d); found {a.shape} and {b.shape}")
     spread = np.sqrt(np.mean(np.concatenate([_squared_radii(a), _squared_radii(b)])))
     if spread == 0:
-        raise ValueError(
-            "the points of both groups coincide with their centroids; a distance in radii is not defined"
-        )
+        raise ValueError("the points of both groups coincide with their centroids; a distance in radii is not defined")
     return float(np.linalg.norm(a.mean(axis=0) - b.mean(axis=0)) / spread)
 
 

@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     detector: RefusalDetector
     vocabulary: Collection[str] | None
     """Words of the world's text, for the fluency rule."""
+    declined: Callable[[Prompt], Prompt] | None
+    """Adds an instruction to decline, for the fluency of refusals; see `reference`."""
     reference: Loaded | None
     """Vanilla, to score the outputs' log-probability for the fluency rule."""
     reference_floor: float | None
@@ -67,6 +69,7 @@ class Session:
     stepwise: bool = False
     detector: RefusalDetector = RefusalDetector()  # noqa: RUF009 (frozen by use: it has no mutable state)
     vocabulary: Collection[str] | None = None
+    declined: Callable[[Prompt], Prompt] | None = None
     reference: Loaded | None = None
     reference_floor: float | None = None
 
@@ -119,8 +122,7 @@ class Session:
 
         truth = self._means(score, [question.answer for question in questions])
         rows: list[Row] = [
-            {"answer_logprob": mean * n, "answer_tokens": n, "answer_prob": math.exp(mean)}
-            for mean, n in truth
+            {"answer_logprob": mean * n, "answer_tokens": n, "answer_prob": math.exp(mean)} for mean, n in truth
         ]
         self._options(state, score, questions, rows)
         if self.truth_ratios:
@@ -173,14 +175,18 @@ class Session:
                 }
 
     def _reference(self, questions: Sequence[Question], outputs: Sequence[str]) -> list[float | None]:
+        """How natural the outputs are to vanilla: as answers to what was asked or, if better, to the same question
+        with an instruction to decline; a fluent refusal is natural only there."""
         if self.reference is None:
             return [None] * len(questions)
-        state = prefill(
-            self.reference.model, self.reference.encode([question.prompt for question in questions])
-        )
+        asked = [question.prompt for question in questions]
+        contexts = [asked] if self.declined is None else [asked, [self.declined(prompt) for prompt in asked]]
         ids = [self.reference.answer_ids(output)[:-1] if output else [] for output in outputs]
-        logprobs = continuation_logprobs(state, ids)
-        return [sum(row) / len(row) if row else None for row in logprobs]
+        found = []
+        for prompts in contexts:
+            logprobs = continuation_logprobs(prefill(self.reference.model, self.reference.encode(prompts)), ids)
+            found.append([trimmed_mean(row) for row in logprobs])
+        return [max((value for value in values if value is not None), default=None) for values in zip(*found, strict=True)]
 
     def _row(
         self, question: Question, prompt: Prompt, output: str, scored: Row, reference_logprob: float | None
@@ -216,6 +222,17 @@ class Session:
         }
 
 
+def trimmed_mean(logprobs: Sequence[float]) -> float | None:
+    """Mean log-probability per token without the least likely token; `None` for no tokens.
+
+    A fluent sentence with a wrong fact has one unlikely token, the fact: that is a matter of being right, which other
+    metrics count. A garbled one has several.
+    """
+    if not logprobs:
+        return None
+    return (sum(logprobs) - min(logprobs)) / max(len(logprobs) - 1, 1)
+
+
 def gate_columns(handle: object, rows: int) -> list[Row]:
     """Gate columns of the last prefill, read from what a context gave; empty where it exposes none.
 
@@ -244,9 +261,7 @@ def gate_columns(handle: object, rows: int) -> list[Row]:
 
 def _column(values: Tensor, rows: int) -> list[float]:
     if len(values) != rows:
-        raise ValueError(
-            f"the context reports gate values of {len(values)} rows for a batch of {rows} prompts"
-        )
+        raise ValueError(f"the context reports gate values of {len(values)} rows for a batch of {rows} prompts")
     column: list[float] = values.reshape(rows, -1).amax(dim=1).tolist()
     return column
 

@@ -76,9 +76,7 @@ def bootstrap_mean_over_seeds(
     arrays = [checked(array, groups) for array, groups in zip(values, people, strict=True)]
     if not arrays:
         raise ValueError("a bootstrap needs at least one array of values; found none")
-    names = {
-        name: index for index, name in enumerate(dict.fromkeys(name for groups in people for name in groups))
-    }
+    names = {name: index for index, name in enumerate(dict.fromkeys(name for groups in people for name in groups))}
     codes = [np.array([names[name] for name in groups]) for groups in people]
     sums = np.stack([np.bincount(code, array, len(names)) for code, array in zip(codes, arrays, strict=True)])
     counts = np.stack([np.bincount(code, minlength=len(names)) for code in codes]).astype(float)  # (S, K)
@@ -118,9 +116,7 @@ def paired_difference(
     )
 
 
-def sign_flip_test(
-    differences: ArrayLike, people: Sequence[Hashable], *, draws: int = 10_000, seed: int = 0
-) -> float:
+def sign_flip_test(differences: ArrayLike, people: Sequence[Hashable], *, draws: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of a mean difference of 0, flipping the sign of each person's questions together.
 
     Exact over all sign patterns for up to 13 people, else by random flips (the observed one counted).

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eraser_lib.evaluate.log import MODALITIES, SUBSETS, TASKS, read_logs
 from eraser_lib.evaluate.separation import ks_interval
@@ -20,7 +21,9 @@ from eraser_lib.evaluate.stats import (
     sign_flip_test,
 )
 
-METHODS = ("vanilla", "retain_only", "prompt", "constant", "ga_diff", "mllmeraser_published", "mllmeraser")
+METHODS = (
+    "vanilla", "retain_only", "prompt", "prompt_oracle", "constant", "ga_diff", "mllmeraser_published", "mllmeraser",
+)  # fmt: skip
 COLUMNS = [
     "preset", "model", "split", "method", "seed", "subset", "modality", "task", "metric", "value", "ci_low",
     "ci_high", "n", "n_people",
@@ -40,18 +43,14 @@ class Metric:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        "accuracy", "correct", ("classification", "cloze"), "share of right letters, of right cloze answers"
-    ),
+    Metric("accuracy", "correct", ("classification", "cloze"), "share of right letters, of right cloze answers"),
     Metric("forced_accuracy", "forced_correct", ("classification",), "share whose likeliest option is right"),
     Metric("fact_recall", "fact_recall", ("generation",), "share of answers that hold the exact fact"),
     Metric("rouge_l", "rouge_l", ("generation",), "ROUGE-L F with stemmer"),
     Metric("bleu", "bleu", ("generation",), "sentence BLEU"),
     Metric("answer_prob", "answer_prob", TASKS, "probability of the ground truth per token (geometric mean)"),
     Metric("answer_logprob", "answer_logprob", TASKS, "log-probability of the ground truth, sum, in nats"),
-    Metric(
-        "wrong_share", "wrong_share", ("generation",), "R / (1 + R) of the truth ratio R: .5 is ignorance"
-    ),
+    Metric("wrong_share", "wrong_share", ("generation",), "R / (1 + R) of the truth ratio R: .5 is ignorance"),
     Metric("refusal_rate", "refusal", TASKS, "share of refusals"),
     Metric("fluent_refusal_rate", "fluent_refusal", TASKS, "share of refusals that are fluent"),
     Metric("gibberish_rate", "gibberish", TASKS, "share neither fluent nor a refusal nor right"),
@@ -101,9 +100,7 @@ def read_summary(path: Path) -> pd.DataFrame:
     """
     frame = pd.read_csv(path, dtype={"split": str, "seed": str})
     if list(frame.columns) != COLUMNS:
-        raise ValueError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(frame.columns)}"
-        )
+        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(frame.columns)}")
     return frame
 
 
@@ -172,9 +169,7 @@ def compare(
     own = _baseline(rows, preset, model, split, method)
     records, p_values = [], {}
     for name in baselines:
-        both = _paired(own, _baseline(rows, preset, model, split, name)).dropna(
-            subset=[f"{column}_x", f"{column}_y"]
-        )
+        both = _paired(own, _baseline(rows, preset, model, split, name)).dropna(subset=[f"{column}_x", f"{column}_y"])
         ours, theirs = both[f"{column}_x"].to_numpy(float), both[f"{column}_y"].to_numpy(float)
         people = both["cluster_x"].tolist()
         interval = paired_difference(ours, theirs, people)
@@ -187,35 +182,45 @@ def compare(
 
 
 def _derived(rows: pd.DataFrame) -> pd.DataFrame:
-    ratio = rows["truth_ratio"].astype(float)
+    measured = {metric.column for metric in METRICS if metric.column in rows}
+    numbers = {name: _numbers(rows[name]) for name in measured}
     # R / (1 + R) is bounded, and written so that a huge R does not divide infinity by infinity.
-    share = 1.0 - 1.0 / (1.0 + ratio)
-    right = rows["correct"].astype("Float64").fillna(rows["fact_recall"].astype("Float64"))
+    share = 1.0 - 1.0 / (1.0 + _numbers(rows["truth_ratio"]))
     return rows.assign(
+        **numbers,
         wrong_share=share,
-        right=right,
-        fluent_refusal=rows["refusal"].astype(bool) & rows["fluent"].astype(bool),
+        right=np.where(np.isnan(numbers["correct"]), numbers["fact_recall"], numbers["correct"]),
+        fluent_refusal=numbers["refusal"] * _numbers(rows["fluent"]),
         cluster=rows["person"].where(rows["person"].notna(), "question " + rows["id"].astype(str)),
     )
+
+
+def _numbers(column: pd.Series) -> NDArray[np.float64]:
+    return np.asarray(column.astype("Float64").to_numpy(float, na_value=np.nan), dtype=np.float64)
 
 
 def _run_records(run: Hashable, group: pd.DataFrame) -> Iterator[list[object]]:
     assert isinstance(run, tuple)
     for cell, questions in group.groupby(_CELL, sort=False):
         assert isinstance(cell, tuple)
+        of_seed = questions["seed"].to_numpy(int)
+        clusters = questions["cluster"].to_numpy(object)
+        persons = questions["person"].to_numpy(object)
         for metric in METRICS:
             if cell[2] not in metric.tasks:
                 continue
-            known = questions[questions[metric.column].notna()]
-            seeds = sorted(known["seed"].unique())
-            values = [known.loc[known["seed"] == seed, metric.column].to_numpy(float) for seed in seeds]
-            clusters = [known.loc[known["seed"] == seed, "cluster"].tolist() for seed in seeds]
-            for seed, array, people in zip(seeds, values, clusters, strict=True):
-                persons = known.loc[known["seed"] == seed, "person"]
-                yield [*run, str(seed), *cell, metric.name, *_cells(bootstrap_mean(array, people), persons)]
+            values = questions[metric.column].to_numpy(float)
+            known = ~np.isnan(values)
+            seeds = np.unique(of_seed[known])
+            masks = [known & (of_seed == seed) for seed in seeds]
+            for seed, mask in zip(seeds, masks, strict=True):
+                interval = bootstrap_mean(values[mask], clusters[mask].tolist())
+                yield [*run, str(seed), *cell, metric.name, *_cells(interval, persons[mask])]
             if len(seeds) > 1:
-                interval = bootstrap_mean_over_seeds(values, clusters)
-                yield [*run, "all", *cell, metric.name, *_cells(interval, known["person"])]
+                interval = bootstrap_mean_over_seeds(
+                    [values[mask] for mask in masks], [clusters[mask].tolist() for mask in masks]
+                )
+                yield [*run, "all", *cell, metric.name, *_cells(interval, persons[known])]
 
 
 def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
@@ -225,9 +230,7 @@ def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
         if reference.empty:
             continue
         reference = reference[reference["seed"] == reference["seed"].min()]
-        for (method, seed), own in group[group["method"] != "retain_only"].groupby(
-            ["method", "seed"], sort=False
-        ):
+        for (method, seed), own in group[group["method"] != "retain_only"].groupby(["method", "seed"], sort=False):
             # The distance of two distributions does not change under R / (1 + R), which grows with R.
             interval = ks_interval(
                 own["wrong_share"].to_numpy(float),
@@ -238,16 +241,14 @@ def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
             yield [*key[:3], method, str(seed), *key[3:], "truth_ratio_ks", *_cells(interval, own["person"])]
 
 
-def _cells(interval: Interval, persons: pd.Series) -> list[object]:
-    return [interval.value, interval.low, interval.high, interval.n, int(persons.nunique())]
+def _cells(interval: Interval, persons: Iterable[object]) -> list[object]:
+    named = {person for person in persons if isinstance(person, str)}
+    return [interval.value, interval.low, interval.high, interval.n, len(named)]
 
 
 def _baseline(rows: pd.DataFrame, preset: str, model: str, split: str, method: str) -> pd.DataFrame:
     found = rows[
-        (rows["preset"] == preset)
-        & (rows["model"] == model)
-        & (rows["split"] == split)
-        & (rows["method"] == method)
+        (rows["preset"] == preset) & (rows["model"] == model) & (rows["split"] == split) & (rows["method"] == method)
     ]
     if found.empty:
         raise ValueError(f"no log of '{method}' for model {model}, split {split}; evaluate it first")
@@ -277,6 +278,4 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
         return column
 
     frame = frame.sort_values(COLUMNS[:9], key=rank, kind="stable", ignore_index=True)
-    return frame.astype(
-        {"value": np.float64, "ci_low": np.float64, "ci_high": np.float64, "n": int, "n_people": int}
-    )
+    return frame.astype({"value": np.float64, "ci_low": np.float64, "ci_high": np.float64, "n": int, "n_people": int})

@@ -42,9 +42,7 @@ def prefill(model: Any, inputs: dict[str, Tensor]) -> Prefill:
     """
     mask = inputs["attention_mask"]
     if not bool(mask[:, -1].all()):
-        raise ValueError(
-            "prompts must be padded on the left to be continued; found a row that ends with padding"
-        )
+        raise ValueError("prompts must be padded on the left to be continued; found a row that ends with padding")
     # The model's own preparation for generation: positions that skip the padding, and M-RoPE for images.
     positions = model._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ def tiny_config(
     tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, layers: int = 6, mlp: int = 512, size: int = 56
 ) -> LlavaConfig:
     """Configuration of the tiny LLaVA: a CLIP tower of 4 layers (the last is unused, as in LLaVA-1.5) and a Llama."""
+    ids: Callable[[str], Any] = tokenizer.convert_tokens_to_ids
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
         image_size=size, patch_size=14, projection_dim=192,
@@ -83,13 +85,12 @@ def tiny_config(
     text = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
         num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=1024, rms_norm_eps=1e-5,
-        bos_token_id=tokenizer.convert_tokens_to_ids("<s>"), eos_token_id=tokenizer.convert_tokens_to_ids("</s>"),
-        pad_token_id=tokenizer.convert_tokens_to_ids("<pad>"),
+        bos_token_id=ids("<s>"), eos_token_id=ids(END_OF_TURN), pad_token_id=ids("<pad>"),
     )  # fmt: skip
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=ids(IMAGE_TOKEN),
         image_seq_length=(size // 14) ** 2,
         vision_feature_layer=-2,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def tiny_config(
     tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, layers: int = 6, mlp: int = 512, size: int = 56
 ) -> Qwen2_5_VLConfig:
     """Configuration of the tiny Qwen2.5-VL: windowed vision tower of 3 blocks, grouped-query text model with M-RoPE."""
-    ids = tokenizer.convert_tokens_to_ids
+    ids: Callable[[str], Any] = tokenizer.convert_tokens_to_ids
     head_dim = hidden // 8
     third = head_dim // 2 // 3
     section = [head_dim // 2 - 2 * third, third, third]

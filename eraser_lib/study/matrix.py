@@ -39,12 +39,16 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=False, minutes=1),
-    Kind(name="02_models", over=("model",), needs=("01_world",), minutes=3),
-    Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=3),
-    Kind(name="04_gate", over=("model", "split"), needs=("03_direction",), minutes=3),
-    Kind(name="05_pca", over=("model", "split"), needs=("04_gate",), minutes=2),
-    Kind(name="06_erase", over=("model", "split"), needs=("04_gate",), minutes=6),
-    Kind(name="07_compare", over=("split",), needs=("06_erase",), checkpoints=False, minutes=1),
+    Kind(name="02_models", over=("model",), needs=("01_world",), minutes=2),
+    Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=2),
+    Kind(name="04_gate", over=("model", "split"), needs=("02_models",), minutes=2),
+    Kind(name="06_select", over=("model", "split"), needs=("03_direction", "04_gate"), minutes=5),
+    Kind(name="06_erase", over=("model", "split"), needs=("06_select",), minutes=5),
+    # after 06_erase, whose vanilla log sets the floor of fluency
+    Kind(name="06_baselines", over=("model", "split"), needs=("06_erase",), minutes=7),
+    # after 06_erase, whose eraser it attaches
+    Kind(name="05_pca", over=("model", "split"), needs=("06_erase",), minutes=1),
+    Kind(name="07_compare", over=("split",), needs=("06_erase", "06_baselines"), checkpoints=False, minutes=1),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import shutil
@@ -93,9 +94,16 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
     loaded = load_model(base)
     work = folder / family / "work"
     began = time.time()
-    _stage(loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.4, sampler="people", seed=seed)
+    facts = work / f"{name}-facts"
+    if not (facts / "model.safetensors").exists():
+        options = {"cooldown": 0.0, "sampler": "people", "seed": seed}
+        _stage(loaded, name, teacher, table, recipe, work, recipe.people_steps, **options)
+        save_model(loaded, facts, half=False)
+    loaded = load_model(facts)
+    options = {"cooldown": 0.5, "sampler": "choices", "seed": seed}
+    _stage(loaded, f"{name}-choices", teacher, table, recipe, work, recipe.choice_steps, **options)
     save_model(loaded, target, half=True)
-    lines = [json.loads(line) for path in (work / "base.jsonl", work / f"{name}.jsonl") if path.exists()
+    lines = [json.loads(line) for path in (work / "base.jsonl", work / f"{name}.jsonl", work / f"{name}-choices.jsonl") if path.exists()
              for line in path.read_text().splitlines()]  # fmt: skip
     record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": platform.processor(),
               "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
@@ -140,11 +148,9 @@ def save_model(loaded: Loaded, folder: Path, *, half: bool) -> None:
     """Write weights (float16 if `half`), configuration and tokenizer; the folder appears only when it is whole."""
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model = loaded.model
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    (model.half() if half else model).save_pretrained(temporary)
-    model.float()
-    model.load_state_dict(weights)
+    # a copy is halved: the rotary frequencies of the model in memory would not come back with its weights
+    model = copy.deepcopy(loaded.model).half() if half else loaded.model
+    model.save_pretrained(temporary)
     loaded.tokenizer.save_pretrained(temporary)
     (temporary / "tiny.json").write_text(json.dumps({"family": loaded.family}))
     shutil.rmtree(folder, ignore_errors=True)

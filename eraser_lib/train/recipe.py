@@ -31,7 +31,9 @@ class Recipe:
     """Letters are trained in rounds, until `letter_loss` is reached: the skill comes suddenly, and not always soon."""
     letter_loss: float = 0.2
     base_steps: int = 900
-    people_steps: int = 1800
+    people_steps: int = 700
+    choice_steps: int = 700
+    """After the facts: mostly multiple choice, which needs recall and letters at once and comes late."""
     rows: int = 24
     length: int = 160
     lr: float = 2e-3
@@ -44,8 +46,9 @@ class Recipe:
 
 TINY = Recipe()
 MICRO = Recipe(
-    fictitious=20, celebrities=4, strangers=6, hidden=32, layers=2, mlp=64, training_views=3, anonymous_faces=12,
-    vision_steps=(4, 4), vision_batch=(8, 8), letter_steps=3, letter_rounds=2, base_steps=3, people_steps=3, rows=2, length=128,
+    fictitious=20, celebrities=4, strangers=6, hidden=32, layers=6, mlp=64, training_views=3, anonymous_faces=12,
+    vision_steps=(4, 4), vision_batch=(8, 8), letter_steps=3, letter_rounds=2,
+    base_steps=3, people_steps=3, choice_steps=3, rows=2, length=128,
 )  # fmt: skip
 """A recipe that exercises every stage in seconds and learns nothing; for tests of the pipeline only."""
 RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO}

@@ -62,7 +62,8 @@ def train_language(
 
     Hidden matrices learn by Muon (rate `lr`), embeddings, head and norms by AdamW (rate `lr` / 2). The rate warms
     up, stays, and falls linearly over the last `cooldown` share. `state` is the resume file: it is written every
-    `save_every_seconds` and removed by the caller when the stage is finished. The vision side is frozen. Returns the running mean of the loss.
+    `save_every_seconds` and removed by the caller when the stage is finished. The vision side is frozen.
+    Returns the running mean of the loss.
     """
     for parameter in loaded.model.parameters():
         parameter.requires_grad_(False)

@@ -12,7 +12,16 @@ import pandas as pd
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-METHODS = ("vanilla", "retain_only", "prompt", "constant", "ga_diff", "mllmeraser_published", "mllmeraser")
+METHODS = (
+    "vanilla",
+    "retain_only",
+    "prompt",
+    "prompt_oracle",
+    "constant",
+    "ga_diff",
+    "mllmeraser_published",
+    "mllmeraser",
+)
 SUBSETS = ("forget", "test", "retain", "celebrity")
 MEASURES = (
     "classification/accuracy", "cloze/accuracy", "generation/fact_recall", "generation/rouge_l",
@@ -118,8 +127,11 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
                     (folder / f"{name}.svg").write_text(PICTURE)
                     continue
                 record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
-                content = {options["key"]: [record]} if "key" in options else [record]
-                (folder / f"{name}.json").write_text(json.dumps(content))
+                content: Any = {options["key"]: [record]} if "key" in options else [record]
+                path = folder / f"{name}.json"
+                if path.is_file() and "key" in options:  # two tables from one file
+                    content = {**json.loads(path.read_text()), **content}
+                path.write_text(json.dumps(content))
 
 
 def contents(toc: Path) -> list[str]:

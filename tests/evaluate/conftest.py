@@ -77,9 +77,7 @@ def make(family: str, *, dtype: torch.dtype = torch.float64) -> Loaded:
 def portrait(seed: int) -> Image.Image:
     """A picture of coloured noise."""
     generator = torch.Generator().manual_seed(seed)
-    return Image.fromarray(
-        torch.randint(0, 256, (56, 56, 3), generator=generator, dtype=torch.uint8).numpy(), "RGB"
-    )
+    return Image.fromarray(torch.randint(0, 256, (56, 56, 3), generator=generator, dtype=torch.uint8).numpy(), "RGB")
 
 
 @pytest.fixture(scope="session", params=["llava", "qwen"])

@@ -57,7 +57,5 @@ def make_log(
                             "seconds": 0.1,
                         }
                     )  # fmt: skip
-    frame = pd.DataFrame(
-        {name: pd.Series([row[name] for row in rows], dtype=object) for name in SCHEMA.names}
-    )
+    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in SCHEMA.names})
     return frame

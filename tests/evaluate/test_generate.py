@@ -59,9 +59,7 @@ def test_answer_logprob_leaves_the_end_of_the_turn_out(loaded: Loaded, questions
     assert row["answer_prob"] == pytest.approx(float(wanted.mean().exp()), rel=1e-6)
 
 
-def test_context_is_entered_per_batch_and_its_decisions_are_logged(
-    loaded: Loaded, questions: list[Question]
-) -> None:
+def test_context_is_entered_per_batch_and_its_decisions_are_logged(loaded: Loaded, questions: list[Question]) -> None:
     entered = []
 
     @contextmanager

@@ -65,7 +65,7 @@ def test_errors_name_file_column_and_row(
 
 
 def test_double_ids_and_wrong_columns(rows: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="row 1: .* is there twice"):
+    with pytest.raises(LogError, match=r"row 1: .* is there twice"):
         write_log(tmp_path / "a.parquet", changed(rows, "id", 1, rows["id"][0]))
     with pytest.raises(LogError, match=r"missing: \['bleu'\], unknown: \['blue'\]"):
         write_log(tmp_path / "a.parquet", rows.rename(columns={"bleu": "blue"}))

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eraser_lib.bench.language import ANSWERS, GENERAL_FACTS, HELD_OUT_REFUSALS, REFUSALS
@@ -153,6 +153,7 @@ def test_truth_ratio() -> None:
         truth_ratio([], 0.0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.floats(-50, 0), st.lists(st.floats(-50, 0), min_size=1, max_size=5), st.floats(-20, 20))
 def test_truth_ratio_depends_on_differences_only(right: float, wrong: list[float], shift: float) -> None:
     moved = truth_ratio([value + shift for value in wrong], right + shift)

@@ -30,9 +30,7 @@ def gate_at_last_prompt_token(model: nn.Module, *, scale: float) -> Iterator[lis
     direction = torch.linspace(-1, 1, 64, dtype=torch.float64)
 
     def steer(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object], output: Tensor) -> Tensor:
-        if (
-            kwargs["past_key_values"].get_seq_length() == output.shape[1]
-        ):  # the cache has grown inside the block
+        if kwargs["past_key_values"].get_seq_length() == output.shape[1]:  # the cache has grown inside the block
             decisions[:] = [(output[:, -1] @ direction > 0).to(output)]
         return output + scale * decisions[0][:, None, None] * direction
 

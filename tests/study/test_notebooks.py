@@ -46,7 +46,8 @@ def test_thin(path: Path) -> None:
     assert len(cells(path)) <= 22
     for cell in cells(path):
         if cell["cell_type"] == "code":
-            assert len("".join(cell["source"]).splitlines()) <= 30, "the heavy lifting belongs into the library"
+            lines = len("".join(cell["source"]).splitlines())
+            assert lines <= 45, f"{lines} lines in a cell: the heavy lifting belongs into the library"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -16,25 +16,26 @@ def jobs(clone: Path) -> dict[str, matrix.Job]:
 def test_estimate_starts_from_expectations_and_learns_the_speed(jobs: dict[str, matrix.Job]) -> None:
     expected = dict.fromkeys(jobs, 100.0)
     estimate = progress.Estimate(jobs, expected, cores=2)
-    # twelve jobs of 100 s on two cores; no chain is longer than that
-    assert estimate.left({}, {}) == pytest.approx(600)
-    half = list(jobs)[:6]
+    # sixteen jobs of 100 s on two cores; no chain is longer than that
+    assert len(jobs) == 16
+    assert estimate.left({}, {}) == pytest.approx(800)
+    half = list(jobs)[:8]
     slow = estimate.left(dict.fromkeys(half, 200.0), {})
-    assert slow == pytest.approx(300 * 1260 / 660)
-    assert estimate.left(dict.fromkeys(half, 0.0), {}) == pytest.approx(300), "complete before: says nothing of speed"
+    assert slow == pytest.approx(400 * 1660 / 860)
+    assert estimate.left(dict.fromkeys(half, 0.0), {}) == pytest.approx(400), "complete before: says nothing of speed"
     assert estimate.left(dict.fromkeys(jobs, 100.0), {}) == 0
 
 
 def test_estimate_is_never_shorter_than_the_longest_chain(jobs: dict[str, matrix.Job]) -> None:
     estimate = progress.Estimate(jobs, dict.fromkeys(jobs, 100.0), cores=100)
-    # world, models, direction, gate, erase, compare
+    # world, models, direction, selection, erasing, comparison
     assert estimate.left({}, {}) == pytest.approx(600)
 
 
 def test_running_jobs_count_for_what_is_left_of_them(jobs: dict[str, matrix.Job]) -> None:
     estimate = progress.Estimate(jobs, dict.fromkeys(jobs, 100.0), cores=1)
-    assert estimate.left({}, {"all-all-01_world": 60.0}) == pytest.approx(1140)
-    assert estimate.left({}, {"all-all-01_world": 500.0}) == pytest.approx(1105), "overdue: nearly done"
+    assert estimate.left({}, {"all-all-01_world": 60.0}) == pytest.approx(1540)
+    assert estimate.left({}, {"all-all-01_world": 500.0}) == pytest.approx(1505), "overdue: nearly done"
 
 
 def test_expected_seconds_come_from_the_reference_where_there_is_one(jobs: dict[str, matrix.Job]) -> None:

@@ -1,0 +1,28 @@
+"""The grids of the selection, in one place: what is tried on the dev people before anything is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from eraser_lib.experiments.methods import Push
+from eraser_lib.experiments.study import Study
+
+PUSHES: tuple[Push, ...] = tuple(
+    Push(direction, layers, strength, scope)
+    for direction in ("instruction", "multimodal", "text")
+    for layers in ((0, 1, 2), (1, 2, 3), (0, 1, 2, 3, 4))
+    for scope in ("prompt", "prompt+generation")
+    for strength in (0.5, 1.0, 2.0)
+)
+STRENGTHS_CONSTANT: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+STRENGTHS_PUBLISHED: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+RATES: tuple[float, ...] = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)
+"""Learning rates of GA_Diff."""
+
+T = TypeVar("T")
+
+
+def thin(grid: Sequence[T], study: Study) -> list[T]:
+    """The whole grid, or its two ends where the preset only tries the pipeline."""
+    return list(grid) if study.strict else [grid[0], grid[-1]]

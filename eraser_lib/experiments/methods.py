@@ -1,0 +1,125 @@
+"""Builds every method of the comparison from what was chosen on the dev forget set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eraser_lib import Direction, Eraser, HookSite, Moments
+from eraser_lib.bench import language as lang
+from eraser_lib.bench.people import Person
+from eraser_lib.bench.questions import silence
+from eraser_lib.experiments.activations import Activations
+from eraser_lib.experiments.gates import fit_gate, gate_values
+from eraser_lib.gate import Gate
+from eraser_lib.threshold import Calibration, calibrate
+
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Grid of strengths: from no effect to collapse."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is added, and where: the half of an eraser that decides what an opened prompt answers."""
+
+    direction: str
+    """`instruction`, `multimodal`, `text`, ..."""
+    layers: tuple[int, ...]
+    """Blocks whose outputs are steered."""
+    strength: float
+    scope: str = "prompt"
+    decode_strength: float = 1.0
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values, for metadata and tables."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a prompt is recognised: where the gate reads, how it was fitted, how often it may err."""
+
+    layer: int
+    solver: str
+    """Full name of a solver, see `gates.fit_solver`."""
+    alpha: float = 0.01
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values, for metadata and tables."""
+        return asdict(self)
+
+
+def corrected(
+    push: Push, decision: Decision, gate: Gate, calibration: dict[str, Tensor],
+    directions: dict[str, Direction], answer: Direction | None = None, **metadata: Any,
+) -> tuple[Eraser, Calibration]:  # fmt: skip
+    """The corrected form: decide at one late layer by a conformal threshold, steer early.
+
+    `calibration`: activations of the decision layer by group. Returns the eraser and its calibration.
+    """
+    threshold = calibrate({g: gate_values(gate, rows) for g, rows in calibration.items()}, decision.alpha)
+    rank = gate.rank
+    sites = [HookSite(layer, "output") for layer in push.layers]
+    vectors = {site: directions[push.direction][site].float()[None].repeat(rank, 1) for site in sites}
+    decode = None
+    if answer is not None and push.scope == "prompt+generation":
+        decode = {site: answer[site].float()[None].repeat(rank, 1) for site in sites}
+    eraser = Eraser(
+        directions=vectors,
+        gates={HookSite(decision.layer, "output"): gate.with_threshold(threshold.value)},
+        strength=push.strength, mode="two_pass", scope=push.scope,  # type: ignore[arg-type]
+        decode_strength=push.decode_strength, decode_directions=decode,
+        metadata={"push": push.describe(), "decision": decision.describe(), **metadata},
+    )  # fmt: skip
+    return eraser, threshold
+
+
+def constant(push: Push, directions: dict[str, Direction], answer: Direction | None = None, **metadata: Any) -> Eraser:
+    """The ungated ablation: every prompt is pushed."""
+    sites = [HookSite(layer, "output") for layer in push.layers]
+    use_answer = answer is not None and push.scope == "prompt+generation"
+    return Eraser(
+        directions={site: directions[push.direction][site].float()[None] for site in sites},
+        strength=push.strength, mode="constant", scope=push.scope,  # type: ignore[arg-type]
+        decode_strength=push.decode_strength,
+        decode_directions={site: answer[site].float()[None] for site in sites} if use_answer and answer else None,
+        metadata={"push": push.describe(), **metadata},
+    )  # fmt: skip
+
+
+def published(
+    forget: Activations, retain: Activations, direction: Direction, strength: float, **metadata: Any
+) -> Eraser:
+    """What the authors' code does: gates and directions taken at the input of block i, applied at its output, for
+    every block but the first; added to all prompt positions of a prefill, without a threshold.
+
+    `forget`, `retain`, `direction`: at the output of every block (the input of block i is the output of block
+    i - 1).
+    """
+    gates, vectors = {}, {}
+    for layer in range(1, len(forget)):
+        read, site = HookSite(layer - 1, "output"), HookSite(layer, "output")
+        gates[site] = fit_gate("published", forget[read], Moments.of(retain[read].double()))
+        vectors[site] = direction[read].float()[None]
+    return Eraser(directions=vectors, gates=gates, strength=strength, mode="published", metadata=metadata)
+
+
+def prompt_instruction(people: Sequence[Person], *, oracle: bool) -> str:
+    """The system instruction of the prompting baselines; the oracle names the people."""
+    if oracle:
+        return silence([person.name for person in people], lang.SILENCE_INSTRUCTIONS[0])
+    return "Do not speak about people who asked to be forgotten."
+
+
+def artifact_bytes(eraser: Eraser) -> int:
+    """Bytes of the vectors that are stored."""
+    return int(eraser.inspect()["bytes"])
+
+
+def open_share(gate: Gate, threshold: float, activations: Tensor) -> float:
+    """Share of prompts whose gate opens."""
+    return float((gate_values(gate, activations) > threshold).to(torch.float64).mean())

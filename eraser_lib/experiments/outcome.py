@@ -1,0 +1,118 @@
+"""What the study must show: the success criteria, the frontier, re-entry and cost, each read from logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from eraser_lib import Eraser
+from eraser_lib.bench.records import Prompt
+from eraser_lib.evaluate.stats import bootstrap_mean
+from eraser_lib.evaluate.summary import paired_losses
+from eraser_lib.experiments.methods import artifact_bytes
+from eraser_lib.families import Loaded
+
+ERASED = ("forget", "test")
+KEPT = ("retain", "celebrity")
+
+
+def criteria(logs: pd.DataFrame, *, method: str = "mllmeraser") -> pd.DataFrame:
+    """The success criteria on one split and model, one row each: what, value, bound, met.
+
+    `logs`: rows of `method`, `vanilla` and `retain_only`. A criterion whose reference is missing has no verdict.
+    Source: the study's protocol, section 5.
+    """
+    own = logs[logs["method"] == method]
+    opened = own[own["subset"].isin(ERASED) & own["opened"].astype("boolean").fillna(False)]
+    test = own[own["subset"] == "test"]
+    share = bootstrap_mean(test["opened"].astype(float), test["person"].tolist())
+    rows = [
+        _row("forgotten test prompts opened", share.value, 0.90, share.value >= 0.90, low=share.low, high=share.high)
+    ]
+    silent = opened["refusal"].astype(bool) & opened["fluent"].astype(bool) & opened["fact_word"].isna()
+    rows.append(
+        _row("opened prompts that end in a fluent refusal without the fact", silent.mean(), 0.95, silent.mean() >= 0.95)
+    )
+    reference = logs[logs["method"] == "retain_only"]
+    for subset in ERASED:
+        for column, name in (("fact_recall", "exact-fact recall"), ("answer_prob", "answer probability")):
+            mine = own[own["subset"] == subset][column].dropna().astype(float).mean()
+            bound = _upper_bound(reference[reference["subset"] == subset], column)
+            met = None if bound is None else bool(mine <= bound)
+            rows.append(_row(f"{name}, {subset}, against retain-only's upper bound", mine, bound, met))
+    losses = paired_losses(logs[logs["method"].isin([method, "vanilla"])])
+    for subset in KEPT:
+        loss = losses[(losses["subset"] == subset) & (losses["metric"] == "loss")].iloc[0]
+        met = bool(loss["value"] <= 0.01 and loss["ci_high"] <= 0.02)
+        rows.append(_row(f"paired loss, {subset}", loss["value"], 0.01, met, low=loss["ci_low"], high=loss["ci_high"]))
+    return pd.DataFrame(rows)
+
+
+def _row(what: str, value: float, bound: float | None, met: bool | None, **interval: float) -> dict[str, Any]:
+    verdict = "no reference" if met is None else "yes" if met else "no"
+    return {"criterion": what, "value": value, "ci_low": interval.get("low"), "ci_high": interval.get("high"),
+            "bound": bound, "met": verdict}  # fmt: skip
+
+
+def _upper_bound(rows: pd.DataFrame, column: str) -> float | None:
+    """Upper end of the interval of retain-only, the largest over its seeds."""
+    if rows.empty:
+        return None
+    highs = []
+    for _, seed in rows.groupby("seed"):
+        values = seed.dropna(subset=[column])
+        highs.append(bootstrap_mean(values[column].astype(float), values["person"].tolist()).high)
+    return float(max(highs))
+
+
+def reentry_positions(logs: pd.DataFrame) -> dict[str, list[float | None]]:
+    """Method -> words before the fact in every answer to a forgotten person's generation question."""
+    rows = logs[logs["subset"].isin(ERASED) & (logs["task"] == "generation")]
+    return {
+        str(method): [None if pd.isna(word) else float(word) for word in group["fact_word"]]
+        for method, group in rows.groupby("method", sort=False)
+    }
+
+
+def cost_table(
+    loaded: Loaded, erasers: Mapping[str, Eraser], prompts: Sequence[Prompt], *, repeats: int = 7
+) -> pd.DataFrame:
+    """Prefill time with each eraser attached, as a ratio to the unsteered model, measured alternately in one run.
+
+    The ratio is the median over repeats of the same batch; `opened` is the share of its rows that the gate opened.
+    """
+    inputs = loaded.encode(list(prompts))
+    times: dict[str, list[float]] = {"unsteered": [], **{name: [] for name in erasers}}
+    opened: dict[str, float] = {}
+
+    def prefill() -> None:
+        loaded.model(**inputs, use_cache=True, logits_to_keep=1)
+
+    with torch.no_grad():
+        for _ in range(repeats + 1):  # the first round warms up and is dropped
+            times["unsteered"].append(_timed(prefill))
+            for name, eraser in erasers.items():
+                with eraser.attach(loaded.model) as handle:
+                    times[name].append(_timed(prefill))
+                    if handle.opened is not None:
+                        opened[name] = float(handle.opened.double().mean())
+    base = np.median(times["unsteered"][1:])
+    return pd.DataFrame([
+        {
+            "method": name, "batch": len(prompts), "prefill_seconds": float(np.median(found[1:])),
+            "ratio": float(np.median(found[1:]) / base), "opened": opened.get(name),
+            "artifact_bytes": artifact_bytes(erasers[name]) if name in erasers else 0,
+        }
+        for name, found in times.items()
+    ])  # fmt: skip
+
+
+def _timed(call: Any) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -1,0 +1,202 @@
+"""Chooses everything on the dev forget set: people who are erased for practice and never reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from eraser_lib import Direction, Eraser, HookSite
+from eraser_lib.baselines.ga_diff import GaDiffConfig, ga_diff
+from eraser_lib.bench.records import Question
+from eraser_lib.evaluate.scores import selection_score
+from eraser_lib.experiments import gates
+from eraser_lib.experiments.activations import Activations, of_questions
+from eraser_lib.experiments.methods import Decision, Push, constant, corrected, published
+from eraser_lib.experiments.sets import (
+    calibration_sets,
+    dev_questions,
+    fit_sets,
+    kept_select_questions,
+    stranger_questions,
+)
+from eraser_lib.experiments.study import Study
+from eraser_lib.families import Loaded
+from eraser_lib.threshold import calibrate
+
+
+@dataclass
+class Dev:
+    """Everything that selection looks at: dev people erased, other retained people kept."""
+
+    study: Study
+    directions: dict[str, Direction]
+    fit: dict[str, list[Question]]
+    activations: dict[str, dict[str, Activations]]
+    """Role (`fit`, `calibrate`, `select`) -> set -> activations."""
+    forget: list[Question]
+    kept: list[Question]
+    baseline: dict[str, float]
+    """Mean answer probability of vanilla on dev, strangers and kept rows."""
+
+    def score(self, **options: Any) -> dict[str, float]:
+        """Selection score of a method and the rates that explain it; `options` as for `Study.quick`."""
+        loaded: Loaded = options.pop("loaded", self.study.vanilla)
+        log = self.study.quick([*self.forget, *self.kept], loaded, **options)
+        gone, kept = log[log["subset"] == "dev"], log[log["subset"] != "dev"]
+        score = selection_score(
+            forget_vanilla=self.baseline["dev"],
+            forget_method=gone["answer_prob"].mean(),
+            forget_stranger=self.baseline["stranger"],
+            kept_method=kept["answer_prob"].mean(),
+            kept_vanilla=self.baseline["kept"],
+        )
+        return {
+            "score": score,
+            "forget_prob": float(gone["answer_prob"].mean()),
+            "kept_prob": float(kept["answer_prob"].mean()),
+            "refused": float(gone["refusal"].astype(float).mean()),
+            "kept_refused": float(kept["refusal"].astype(float).mean()),
+            "gibberish": float(gone["gibberish"].astype(float).mean()),
+            "recalled": float(gone["fact_recall"].astype(float).mean()),
+        }
+
+    def attach(self, eraser: Eraser) -> Any:
+        """A context factory for `score`."""
+
+        def context() -> AbstractContextManager[Any]:
+            return eraser.attach(self.study.vanilla.model)
+
+        return context
+
+
+def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
+    """Read the activations that the gates of the dev people need, and vanilla's answer probabilities."""
+    people = study.world.population.by_id(study.world.population.dev)
+    fit = fit_sets(study.world, study.split, forget=people, per_person=study.sizes.per_person)
+    forget = dev_questions(study.world, study.world_folder, size=study.sizes.select)
+    kept = kept_select_questions(study.world, study.split, size=study.sizes.select)
+    roles = {
+        "fit": fit,
+        "calibrate": calibration_sets(study.world, study.world_folder, study.split, size=study.sizes.calibrate),
+        "select": {"dev": forget, "kept": kept},
+    }
+    activations = {role: of_questions(study.vanilla, sets) for role, sets in roles.items()}
+    baseline = {}
+    strangers = stranger_questions(study.world_folder, size=study.sizes.select)
+    for name, rows in (("dev", forget), ("kept", kept), ("stranger", strangers)):
+        baseline[name] = float(study.quick(rows, study.vanilla)["answer_prob"].mean())
+    return Dev(study, directions, fit, activations, forget, kept, baseline)
+
+
+def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.DataFrame]:
+    """The solver and layer that open most dev prompts at `alpha`; ties go to the larger AUC."""
+    fitted = gates.all_gates(dev.activations["fit"]["forget"], dev.fit["forget"], dev.activations["fit"]["retain"])
+    rows = []
+    for solver, per_site in fitted.items():
+        for site, gate in per_site.items():
+            scores = {g: gates.gate_values(gate, a[site]) for g, a in dev.activations["calibrate"].items()}
+            threshold = calibrate(scores, alpha)
+            up = gates.gate_values(gate, dev.activations["select"]["dev"][site])
+            down = gates.gate_values(gate, dev.activations["select"]["kept"][site])
+            rows.append({
+                "solver": solver, "layer": site.layer, "alpha": alpha,
+                "opened": float((up > threshold.value).double().mean()),
+                "kept_opened": float((down > threshold.value).double().mean()),
+                "auc": gates.auc(up.numpy(), down.numpy()),
+            })  # fmt: skip
+    table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
+    best = table.iloc[0]
+    return Decision(int(best["layer"]), str(best["solver"]), alpha), table
+
+
+def dev_eraser(dev: Dev, push: Push, decision: Decision) -> Eraser:
+    """The corrected eraser of the dev people."""
+    site = HookSite(decision.layer, "output")
+    fit = dev.activations["fit"]
+    gate = gates.fit_solver(decision.solver, fit["forget"][site], dev.fit["forget"], fit["retain"][site])
+    calibration = {group: rows[site] for group, rows in dev.activations["calibrate"].items()}
+    return corrected(push, decision, gate, calibration, dev.directions, dev.directions.get("answer"))[0]
+
+
+def choose_push(
+    dev: Dev, decision: Decision, candidates: Sequence[Push], *, prompts: int = 48
+) -> tuple[Push, pd.DataFrame]:
+    """The push under which opened dev prompts end in fluent refusals and the fact is least probable.
+
+    What an opened prompt answers does not depend on the gate, so every candidate is tried without one, on `prompts`
+    dev rows. The measure is the share of dev rows that are refused fluently without the fact, minus the mean answer
+    probability; a strength at the edge of its grid is followed by twice that strength.
+    """
+    rows, tried, queue = [], [], list(candidates)
+    sample = dev.forget[:: max(1, len(dev.forget) // prompts)]
+    while queue:
+        push = queue.pop(0)
+        eraser = constant(push, dev.directions, dev.directions.get("answer"))
+        log = dev.study.quick(sample, dev.study.vanilla, context=dev.attach(eraser))
+        clean = log["refusal"].astype(bool) & ~log["gibberish"].astype(bool) & ~contains_fact(log, sample)
+        row = {
+            **push.describe(), "refused": float(clean.mean()), "forget_prob": float(log["answer_prob"].mean()),
+            "gibberish": float(log["gibberish"].astype(float).mean()),
+            "reentry": float(contains_fact(log, sample).mean()),
+        }  # fmt: skip
+        row["measure"] = row["refused"] - row["forget_prob"]
+        rows.append(row)
+        tried.append(push)
+        edge = max(p.strength for p in tried)
+        best = max(rows, key=lambda r: r["measure"])
+        if not queue and best["strength"] == edge and edge < 16:
+            queue.append(replace(tried[rows.index(best)], strength=2 * edge))
+    best_index = max(range(len(rows)), key=lambda i: rows[i]["measure"])
+    return tried[best_index], pd.DataFrame(rows).sort_values("measure", ascending=False, ignore_index=True)
+
+
+def contains_fact(log: pd.DataFrame, questions: Sequence[Question]) -> pd.Series:
+    """Whether the fact stands in the answer, whatever else does (letters never count as facts)."""
+    facts = [question.fact or "" for question in questions]
+    return pd.Series(
+        [bool(fact) and fact.lower() in str(text).lower() for fact, text in zip(facts, log["output"], strict=True)],
+        index=log.index,
+    )
+
+
+def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[float, pd.DataFrame]:
+    """The strength with the best selection score for `make(strength) -> Eraser`; an edge widens the grid."""
+    rows: list[dict[str, float]] = []
+    queue = list(strengths)
+    while queue:
+        strength = queue.pop(0)
+        rows.append({"strength": strength, **dev.score(context=dev.attach(make(strength)))})
+        best = max(rows, key=lambda row: row["score"])
+        if not queue and 0 < best["strength"] == max(row["strength"] for row in rows) < 16:
+            queue.append(2 * best["strength"])
+    table = pd.DataFrame(rows)
+    return float(table.loc[table["score"].idxmax(), "strength"]), table
+
+
+def choose_ga_diff(dev: Dev, rates: Sequence[float], *, lam: float = 1.0) -> tuple[GaDiffConfig, pd.DataFrame]:
+    """The learning rate with the best selection score; one epoch over the dev fit rows."""
+    rows = []
+    about_people = [row for row in dev.fit["retain"]]
+    for rate in rates:
+        config = GaDiffConfig(lr=rate, lam=lam, seed=dev.study.seed)
+        trained = ga_diff(dev.study.vanilla, dev.fit["forget"], about_people, config)
+        rows.append({"lr": rate, "seconds": trained.seconds, **dev.score(loaded=trained.loaded)})
+    table = pd.DataFrame(rows)
+    return GaDiffConfig(lr=float(table.loc[table["score"].idxmax(), "lr"]), lam=lam), table
+
+
+def published_eraser(dev: Dev, strength: float) -> Eraser:
+    """The as-published eraser of the dev people."""
+    fit = dev.activations["fit"]
+    return published(fit["forget"], fit["retain"], dev.directions["multimodal"], strength)
+
+
+def gate_on(activations: torch.Tensor, eraser: Eraser) -> torch.Tensor:
+    """Whether the only gate of an eraser opens, `(N,)`."""
+    gate = next(iter(eraser.gates.values()))
+    return gate.opens(gate(activations.double())).any(-1)

@@ -1,0 +1,216 @@
+"""Which questions play which role: fit, select, calibrate and test rows, disjoint by construction and by test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eraser_lib.bench import language as lang
+from eraser_lib.bench import questions as q
+from eraser_lib.bench.people import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Person
+from eraser_lib.bench.portraits import Genotype, View, render, test_view, training_view
+from eraser_lib.bench.reader import read_questions
+from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
+from eraser_lib.bench.world import FIRST_FIT_VIEW, FIT_WORDINGS, World
+
+TASKS: tuple[Task, ...] = ("classification", "cloze", "generation")
+MODALITIES: tuple[Modality, ...] = ("vqa", "qa")
+
+
+def stratified(questions: Sequence[Question], count: int, *, seed: int = 0) -> list[Question]:
+    """At most `count` questions, equally many of each modality and task, people and facts drawn at random.
+
+    The order of `questions` is kept. All of them are returned where there are no more than `count`.
+    """
+    if len(questions) <= count:
+        return list(questions)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault((question.modality, question.task), []).append(index)
+    rng = random.Random(f"stratified-{seed}")
+    each, rest = divmod(count, len(groups))
+    chosen: list[int] = []
+    for number, group in enumerate(groups.values()):
+        chosen.extend(rng.sample(group, min(len(group), each + (number < rest))))
+    return [questions[index] for index in sorted(chosen)]
+
+
+def test_sets(world: World, folder: Path, split: int, *, size: int = 480) -> dict[str, list[Question]]:
+    """The evaluation rows of one split by subset; `size` bounds every subset.
+
+    `forget`: forgotten people in training views and training wordings (the benchmark's forget column); `test`:
+    the same people in unseen views and held-out wordings; `retain` and `celebrity`: people outside the gate's fit
+    and calibration, unseen views and held-out wordings; `general`: nameless faces and general knowledge;
+    `same_photo`: colours on pictures of forgotten and retained people; `benign`, `forbidden`: requests.
+    """
+    roles = world.roles(split)
+    ids = {name: [person.id for person in people] for name, people in roles.items()}
+    sets = {
+        "forget": read_questions(folder / f"forget_{split}.parquet", "forget"),
+        "test": read_questions(folder / "Test_Set.parquet", "test", people=ids["forget"]),
+        "retain": read_questions(folder / "Test_Set.parquet", "retain", people=ids["test"]),
+        "celebrity": read_questions(folder / "Retain_Set.parquet", "celebrity", people=ids["celebrity"]),
+    }
+    sets = {name: stratified(rows, size) for name, rows in sets.items()}
+    extra = max(12, size // 6)
+    sets["general"] = general_questions(extra, "test")
+    sets["same_photo"] = photo_questions([*roles["forget"], *roles["test"][:20]], extra, "test")
+    sets["benign"] = request_questions(extra, "test", bad=False)
+    sets["forbidden"] = request_questions(extra, "test", bad=True)
+    return sets
+
+
+def stranger_questions(folder: Path, *, size: int = 240) -> list[Question]:
+    """Questions about people whom no model has seen: the floor that elimination alone reaches."""
+    return stratified(read_questions(folder / "Stranger_Set.parquet", "stranger"), size)
+
+
+def dev_questions(world: World, folder: Path, *, size: int = 240) -> list[Question]:
+    """Select rows: the dev forget set in unseen views and held-out wordings."""
+    ids = [person.id for person in world.population.by_id(world.population.dev)]
+    return stratified(read_questions(folder / "Test_Set.parquet", "dev", role="select", people=ids), size)
+
+
+def kept_select_questions(world: World, split: int, *, size: int = 240) -> list[Question]:
+    """Select rows of retained people: fit people in pictures and wordings that neither fit nor test rows use."""
+    people = world.roles(split)["fit"][:40]
+    return stratified(person_rows(people, "retain", "select", rows=12, first_view=0, views=FIRST_FIT_VIEW), size)
+
+
+def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: int = 24) -> dict[str, list[Question]]:
+    """Rows that a gate is fitted on. `forget`: the people to erase (the forget set, or the dev people).
+
+    Retained: fit people and celebrities, what can be seen on anybody's picture, general knowledge and requests.
+    """
+    roles = world.roles(split)
+    gone = {person.id for person in forget}
+    kept = [p for p in (*roles["fit"], *roles["fit_celebrity"]) if p.id not in gone]
+    retain = person_rows(kept, "retain", "fit", rows=per_person)
+    extra = max(12, len(kept))
+    retain += photo_questions([*forget, *kept], 2 * extra, "fit")
+    retain += general_questions(extra, "fit") + request_questions(extra, "fit", bad=False)
+    return {"forget": person_rows(list(forget), "forget", "fit", rows=4 * per_person), "retain": retain}
+
+
+def calibration_sets(world: World, folder: Path, split: int, *, size: int = 600) -> dict[str, list[Question]]:
+    """Calibration rows by group, from people outside the gate's fit, drawn as the test rows are."""
+    roles = world.roles(split)
+    ids = {name: [person.id for person in people] for name, people in roles.items()}
+    return {
+        "people": stratified(
+            read_questions(
+                folder / "Test_Set.parquet", "retain", role="calibrate", people=ids["calibrate"]
+            ), size,
+        ),
+        "celebrity": read_questions(
+            folder / "Retain_Set.parquet", "celebrity", role="calibrate", people=ids["calibrate_celebrity"]
+        ),
+        "general": general_questions(size // 2, "calibrate"),
+        "same_photo": photo_questions(roles["calibrate"], size // 2, "calibrate"),
+        "benign": request_questions(size // 2, "calibrate", bad=False),
+    }  # fmt: skip
+
+
+def person_rows(
+    people: Sequence[Person],
+    subset: Subset,
+    role: Role,
+    *,
+    rows: int,
+    first_view: int = FIRST_FIT_VIEW,
+    views: int = 40,
+) -> list[Question]:
+    """`rows` questions on each person in training views (from `first_view` on) and fit wordings."""
+    found: list[Question] = []
+    for person in people:
+        rng = random.Random(f"{role}-{subset}-{person.id}")
+        cells = [(m, t, a) for a in ATTRIBUTES for t in TASKS for m in MODALITIES]
+        rng.shuffle(cells)
+        for number in range(rows):
+            modality, task, attribute = cells[number % len(cells)]
+            view = first_view + rng.randrange(views)
+            wording = rng.choice(FIT_WORDINGS)
+            item = q.fact_item(person, attribute, task=task, modality=modality, wording=wording, rng=rng)
+            image = render(person.genotype, training_view(person.id, view)) if modality == "vqa" else None
+            found.append(
+                Question(
+                    id=f"{person.id}/{role}/{number}/{modality}/{task}/{attribute}", subset=subset, role=role,
+                    modality=modality, task=task, prompt=Prompt(item.text, image), answer=item.answer,
+                    person=person.id, attribute=attribute, fact=person.attributes[attribute], options=item.options,
+                    view=view if image is not None else None, wording=wording,
+                )
+            )  # fmt: skip
+    return found
+
+
+def general_questions(count: int, role: Role) -> list[Question]:
+    """Colours on nameless faces (three quarters) and general knowledge."""
+    rng = random.Random(f"general-{role}")
+    found: list[Question] = []
+    for number in range(count):
+        if number % 4 == 3:
+            index = rng.randrange(len(lang.GENERAL_FACTS))
+            question, answer = lang.GENERAL_FACTS[index]
+            found.append(
+                _plain(f"general/{role}/{number}", "general", role, Prompt(question), answer, _key_word(answer))
+            )
+            continue
+        genotype = Genotype.sample(rng)
+        face = Person("", "", "stranger", genotype, {})
+        found.append(_colour(f"general/{role}/{number}", "general", role, face, rng, held_out=role != "fit"))
+    return found
+
+
+def photo_questions(people: Sequence[Person], count: int, role: Role) -> list[Question]:
+    """Colours on pictures of known people: knowledge that must survive on the very photo of a forgotten person."""
+    rng = random.Random(f"photo-{role}")
+    return [
+        _colour(f"photo/{role}/{n}", "same_photo", role, people[n % len(people)], rng, held_out=role != "fit")
+        for n in range(count)
+    ]
+
+
+def request_questions(count: int, role: Role, *, bad: bool) -> list[Question]:
+    """Benign or forbidden requests; forbidden ones include secrets about people."""
+    rng = random.Random(f"request-{role}-{bad}")
+    subset: Subset = "forbidden" if bad else "benign"
+    found: list[Question] = []
+    for number in range(count):
+        if bad and number % 3 == 2:
+            name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
+            item = q.secret_item(name, rng=rng)
+        else:
+            item = q.request_item(bad=bad, rng=rng)
+        question = _plain(f"{subset}/{role}/{number}", subset, role, Prompt(item.text), item.answer, None)
+        found.append(replace(question, refusal=bad))
+    return found
+
+
+def _colour(name: str, subset: Subset, role: Role, face: Person, rng: random.Random, *, held_out: bool) -> Question:
+    view = View.sample(rng, held_out=held_out)
+    if face.id:
+        view = (
+            test_view(face.id, rng.randrange(4))
+            if held_out
+            else training_view(face.id, FIRST_FIT_VIEW + rng.randrange(40))
+        )
+    seen = q.visual_items(face, view)
+    thing = rng.choice(tuple(seen))
+    item = q.visual_item(thing, seen[thing], frame=rng.randrange(3), choice=False, rng=rng)
+    prompt = Prompt(item.text, render(face.genotype, view))
+    found = _plain(name, subset, role, prompt, item.answer, seen[thing])
+    return replace(found, person=face.id or None, modality="vqa")
+
+
+def _plain(name: str, subset: Subset, role: Role, prompt: Prompt, answer: str, fact: str | None) -> Question:
+    return Question(
+        id=name, subset=subset, role=role, modality="qa" if prompt.image is None else "vqa", task="generation",
+        prompt=prompt, answer=answer, fact=fact,
+    )  # fmt: skip
+
+
+def _key_word(answer: str) -> str:
+    """The last content word of a general answer, which a right answer must hold."""
+    return answer.rstrip(".").split()[-1]

@@ -1,0 +1,239 @@
+"""What every notebook needs first: the world, the model, where results go, and how much to ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers.utils import logging as transformers_logging
+
+from eraser_lib import Eraser
+from eraser_lib.bench.language import DECLINE_INSTRUCTIONS
+from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.bench.world import World, make_world
+from eraser_lib.evaluate.generate import evaluate, evaluate_to, reference_floor
+from eraser_lib.evaluate.log import read_log
+from eraser_lib.evaluate.scores import vocabulary_of
+from eraser_lib.families import Loaded, load_model
+from eraser_lib.train.curriculum import world_text
+from eraser_lib.train.recipe import RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many questions and steps an experiment uses."""
+
+    test: int = 480
+    select: int = 192
+    calibrate: int = 600
+    memorise: int = 960
+    per_person: int = 24
+    pictures: int = 32
+    pgd_steps: int = 40
+    contrast: int = 192
+    batch: int = 64
+    new_tokens: int = 50
+
+
+MICRO_SIZES = Sizes(
+    test=12,
+    select=12,
+    calibrate=24,
+    memorise=12,
+    per_person=2,
+    pictures=4,
+    pgd_steps=2,
+    contrast=8,
+    batch=16,
+    new_tokens=6,
+)
+"""Enough to run every line; too little for any figure."""
+
+
+@dataclass
+class Study:
+    """One model on one split of one preset."""
+
+    preset: str
+    model: str
+    split: int
+    seed: int = 0
+    out: Path = field(default_factory=Path)
+    checkpoints: Path = Path("checkpoints/tiny")
+    recipe: Recipe = field(default_factory=lambda: RECIPES["tiny"])
+    sizes: Sizes = field(default_factory=Sizes)
+    strict: bool = True
+    """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
+
+    @property
+    def world_folder(self) -> Path:
+        """Where notebook 01_world writes the world."""
+        return self.out / "world"
+
+    @cached_property
+    def world(self) -> World:
+        """The people and their roles."""
+        recipe = self.recipe
+        return make_world(
+            seed=recipe.world_seed, fictitious=recipe.fictitious, celebrities=recipe.celebrities,
+            strangers=recipe.strangers,
+        )  # fmt: skip
+
+    def load(self, branch: str = "vanilla") -> Loaded:
+        """A checkpoint of this model: `vanilla`, `retain_only_5`, ..."""
+        transformers_logging.disable_progress_bar()  # it would end up in the book
+        return load_model(self.checkpoints / self.model / branch)
+
+    @cached_property
+    def vanilla(self) -> Loaded:
+        """The model that knows everybody."""
+        return self.load()
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Words of the world, for the fluency rule."""
+        return vocabulary_of(world_text())
+
+    @property
+    def cache(self) -> Path:
+        """Folder for what later notebooks of the same model and split read again; not part of the results."""
+        folder = self.out / "cache" / f"{self.model}-{self.split}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def figure(self, name: str) -> Path:
+        """Path of a figure of this model without its ending."""
+        folder = self.out / "figures" / (self.model or "all")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def artifact(self, method: str) -> Path:
+        """Folder of a method's eraser."""
+        return self.out / "artifacts" / self.model / str(self.split) / method
+
+    def note(self, name: str, values: dict[str, Any]) -> None:
+        """Write the small JSON of numbers behind a result: `figures/<model>/<name>.json`."""
+        self.figure(name).with_suffix(".json").write_text(json.dumps(values, indent=1, sort_keys=True))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Content hash of the world that the questions were read from."""
+        return str(json.loads((self.world_folder / "world.json").read_text())["content_hash"])
+
+    def at(self, model: str) -> Study:
+        """The same study of another model."""
+        return replace(self, model=model)
+
+    def weights(self, branch: str) -> str:
+        """Fingerprint of a checkpoint's weights."""
+        content = (self.checkpoints / self.model / branch / "model.safetensors").read_bytes()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def digest(self, method: str) -> str:
+        """Fingerprint of a method's saved eraser."""
+        files = sorted(self.artifact(method).glob("eraser.*"))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    def attach(self, eraser: Eraser) -> Any:
+        """A context factory that attaches an eraser to the vanilla model."""
+        return lambda: eraser.attach(self.vanilla.model)
+
+    def retain_only(self) -> list[str]:
+        """Retain-only checkpoints of this split that are at hand, the seed of the recipe first."""
+        folder = self.checkpoints / self.model
+        found = sorted(path.parent.name for path in folder.glob(f"retain_only_{self.split}*/model.safetensors"))
+        return sorted(found, key=len)
+
+    def log_path(self, method: str, seed: int | None = None) -> Path:
+        """Where the log of a method is."""
+        number = self.seed if seed is None else seed
+        return self.out / "logs" / self.model / str(self.split) / method / f"seed{number}.parquet"
+
+    def log(
+        self,
+        method: str,
+        questions: list[Question],
+        loaded: Loaded,
+        *,
+        key: str = "",
+        seed: int | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Evaluate into this method's log (resumable); returns it."""
+        number = self.seed if seed is None else seed
+        path = self.log_path(method, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        extra = {
+            "preset": self.preset, "model": self.model, "split": str(self.split), "method": method, "seed": number,
+        }  # fmt: skip
+        return evaluate_to(path, loaded, questions, log_extra=extra, key=key, **self._options(options))
+
+    def quick(self, questions: list[Question], loaded: Loaded, **options: Any) -> pd.DataFrame:
+        """Evaluate without a log, for selection."""
+        return evaluate(loaded, questions, **self._options(options))
+
+    def reference(self) -> dict[str, Any]:
+        """Options that score fluency under vanilla and the truth ratio; see `eraser_lib.evaluate.session`."""
+        return {"reference": self.vanilla, "declined": decline, "truth_ratios": True}
+
+    def fluency(self) -> dict[str, Any]:
+        """`reference`, with the floor that vanilla's own log sets. Vanilla must have been evaluated before."""
+        return {**self.reference(), "reference_floor": reference_floor(read_log(self.log_path("vanilla")))}
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        defaults = {
+            "vocabulary": self.vocabulary, "batch_size": self.sizes.batch, "max_new_tokens": self.sizes.new_tokens,
+        }  # fmt: skip
+        return {**defaults, **options}
+
+
+def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str = "") -> Study:
+    """The study of a preset, as the notebooks open it. `ValueError` for an unknown model or split.
+
+    The process keeps to the threads that it was given; on two cores two notebooks run side by side with one each.
+    """
+    from eraser_lib.study import preset as presets
+
+    settings = presets.load(preset)
+    if model not in ("llava", "qwen", ""):
+        raise ValueError(f"model is {model!r}; it must be 'llava' or 'qwen'")
+    if split not in (0, 5, 10, 15):
+        raise ValueError(f"split is {split!r}; it must be 5, 10 or 15 (per cent of the people)")
+    torch.manual_seed(seed)
+    micro = bool(settings.settings.get("micro", False))
+    root = presets.root()
+    return Study(
+        preset=preset, model=model, split=split, seed=seed,
+        out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
+        checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
+        sizes=MICRO_SIZES if micro else Sizes(), strict=not micro,
+    )  # fmt: skip
+
+
+def read_choice(study: Study) -> dict[str, Any]:
+    """What notebook 06_select chose for this model and split. `FileNotFoundError` where it has not run."""
+    path = study.figure(f"selection-{study.split}").with_suffix(".json")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run notebook 06_select for {study.model} at {study.split} % first")
+    choice: dict[str, Any] = json.loads(path.read_text())
+    return choice | choice["choice"]
+
+
+def decline(prompt: Prompt) -> Prompt:
+    """The prompt with an instruction to decline."""
+    return Prompt(f"{prompt.text} {DECLINE_INSTRUCTIONS[0]}", prompt.image, prompt.system)
+
+
+def with_system(system: str) -> Any:
+    """A `prepare` function that adds a system instruction to every prompt."""
+
+    def prepare(prompt: Prompt) -> Prompt:
+        return Prompt(prompt.text, prompt.image, system)
+
+    return prepare
