@@ -186,7 +186,8 @@ class Session:
         for prompts in contexts:
             logprobs = continuation_logprobs(prefill(self.reference.model, self.reference.encode(prompts)), ids)
             found.append([trimmed_mean(row) for row in logprobs])
-        return [max((value for value in values if value is not None), default=None) for values in zip(*found, strict=True)]
+        pairs = zip(*found, strict=True)
+        return [max((value for value in pair if value is not None), default=None) for pair in pairs]
 
     def _row(
         self, question: Question, prompt: Prompt, output: str, scored: Row, reference_logprob: float | None

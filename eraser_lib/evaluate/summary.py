@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ COLUMNS = [
 ]  # fmt: skip
 _RUN = ["preset", "model", "split", "method"]
 _CELL = ["subset", "modality", "task"]
+
+
+PROMPTING = ("prompt", "prompt_oracle")
+OBEDIENCE = 0.9
+"""Below this rate of obeyed instructions a prompting baseline would be a straw man."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,27 @@ def summarise(logs: Path) -> pd.DataFrame:
         questions, `n_people` the people they are about (0 for questions about nobody). Intervals are 95 %,
         bootstrapped over people.
 
+    Where a model's `figures/<model>/obedience.json` says that it does not obey an instruction to keep silent about
+    named people, prompting is not applicable: its rows stay, without values.
+
     Raises:
         LogError: there is no log, or one does not follow the schema.
     """
-    return summarise_rows(read_logs(logs))
+    summary = summarise_rows(read_logs(logs))
+    for model in summary["model"].unique():
+        obeyed = _obedience(logs.parent / "figures" / str(model) / "obedience.json")
+        if obeyed is not None and obeyed < OBEDIENCE:
+            rows = (summary["model"] == model) & summary["method"].isin(PROMPTING)
+            summary.loc[rows, ["value", "ci_low", "ci_high"]] = float("nan")
+    return summary
+
+
+def _obedience(path: Path) -> float | None:
+    """The lowest rate at which an instruction about named people is obeyed; `None` where it was not measured."""
+    if not path.exists():
+        return None
+    rows = json.loads(path.read_text())["rows"]
+    return min(row["obeyed"] for row in rows if str(row["instruction"]).startswith("silence"))
 
 
 def summarise_rows(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from eraser_lib.bench.records import Question
-from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import Activations
 from eraser_lib.gate import Gate, hard_gate, ridge_gate, stack
 from eraser_lib.moments import Moments
@@ -23,9 +22,10 @@ SOLVERS: dict[str, dict[str, object]] = {
     "hard": {"solver": "hard", "energy": 0.99},
     "ridge": {"solver": "ridge", "beta": 5.0, "gamma": 1e-2},
     "ridge_bias": {"solver": "ridge", "beta": 5.0, "gamma": 1e-2, "bias": True},
-    "ridge_light": {"solver": "ridge", "beta": 0.1, "gamma": 1e-2, "bias": True},
+    "ridge_light": {"solver": "ridge", "beta": 0.03, "gamma": 1e-2, "bias": True},
 }
 """Name -> solver and options: the published ratio on uncentred moments, the energy rule, the ridge."""
+TAIL = 0.998
 REQUESTS = ("", "person:", "person+modality:")
 """One gate for the whole forget set; one request per person; one per person and kind of prompt (picture or name)."""
 
@@ -40,8 +40,9 @@ def fit_gate(name: str, forget: Tensor, retain: Moments) -> Gate:
 def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tensor) -> Gate:
     """One request per label, stacked: rank k. `name` is the solver of each.
 
-    The values are centred and divided by their standard deviation on the retain rows, so that one threshold serves
-    all. `forget`: `(N, d)` with one label per row; `retain`: `(M, d)`.
+    Each request's values on the retain rows are brought to median 0 and 99.8 % quantile 1, so that one threshold
+    serves all: it is the upper tail of retained prompts that a threshold cuts, and the tails of requests differ more
+    than their standard deviations. `forget`: `(N, d)` with one label per row; `retain`: `(M, d)`.
     """
     moments = Moments.of(retain.double())
     gates = []
@@ -49,7 +50,8 @@ def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tenso
         mine = torch.tensor([other == label for other in labels])
         gate = fit_gate(name, forget[mine], moments)
         values = gate(retain.double())[:, 0]
-        spread, centre = values.std(), values.mean()
+        centre = values.median()
+        spread = values.quantile(TAIL) - centre
         gates.append(replace(gate, weight=gate.weight / spread, bias=(gate.bias - centre) / spread))
     return stack(gates)
 
@@ -77,20 +79,6 @@ def solver_names() -> list[str]:
 def gate_values(gate: Gate, activations: Tensor) -> Tensor:
     """Value that decides, `(N,)`: the largest over the gate's requests."""
     return gate(activations.double()).max(dim=-1).values
-
-
-def roc_table(
-    gates: Mapping[str, Mapping[HookSite, Gate]], positive: Activations, negative: Mapping[str, Activations]
-) -> pd.DataFrame:
-    """AUC of every solver at every site: `positive` prompts against each group of `negative` ones."""
-    rows = []
-    for solver, per_site in gates.items():
-        for site, gate in per_site.items():
-            up = gate_values(gate, positive[site]).numpy()
-            for group, activations in negative.items():
-                down = gate_values(gate, activations[site]).numpy()
-                rows.append({"solver": solver, "layer": site.layer, "against": group, "auc": auc(up, down)})
-    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -156,8 +144,8 @@ def roc_rows(
             for name in (positive, *negative):
                 values = gate_values(gate, activations[name][site]).numpy()
                 people = [question.person for question in questions[name]]
-                columns = {"solver": solver, "layer": site.layer, "forget": name == positive}
-                parts.append(pd.DataFrame({"value": values, "person": people}).assign(**columns))
+                columns = {"value": values, "person": people, "solver": solver, "layer": site.layer}
+                parts.append(pd.DataFrame(columns | {"forget": name == positive}))
     return pd.concat(parts, ignore_index=True)
 
 

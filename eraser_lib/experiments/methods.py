@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from eraser_lib import Direction, Eraser, HookSite, Moments
@@ -118,8 +117,3 @@ def prompt_instruction(people: Sequence[Person], *, oracle: bool) -> str:
 def artifact_bytes(eraser: Eraser) -> int:
     """Bytes of the vectors that are stored."""
     return int(eraser.inspect()["bytes"])
-
-
-def open_share(gate: Gate, threshold: float, activations: Tensor) -> float:
-    """Share of prompts whose gate opens."""
-    return float((gate_values(gate, activations) > threshold).to(torch.float64).mean())

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-import torch
 
 from eraser_lib import Direction, Eraser, HookSite
 from eraser_lib.baselines.ga_diff import GaDiffConfig, ga_diff
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.scores import selection_score
+from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments import gates
 from eraser_lib.experiments.activations import Activations, of_questions
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected, published
@@ -107,7 +107,7 @@ def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.Data
                 "solver": solver, "layer": site.layer, "alpha": alpha,
                 "opened": float((up > threshold.value).double().mean()),
                 "kept_opened": float((down > threshold.value).double().mean()),
-                "auc": gates.auc(up.numpy(), down.numpy()),
+                "auc": auc(up.numpy(), down.numpy()),
             })  # fmt: skip
     table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
     best = table.iloc[0]
@@ -123,9 +123,7 @@ def dev_eraser(dev: Dev, push: Push, decision: Decision) -> Eraser:
     return corrected(push, decision, gate, calibration, dev.directions, dev.directions.get("answer"))[0]
 
 
-def choose_push(
-    dev: Dev, decision: Decision, candidates: Sequence[Push], *, prompts: int = 48
-) -> tuple[Push, pd.DataFrame]:
+def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> tuple[Push, pd.DataFrame]:
     """The push under which opened dev prompts end in fluent refusals and the fact is least probable.
 
     What an opened prompt answers does not depend on the gate, so every candidate is tried without one, on `prompts`
@@ -175,28 +173,21 @@ def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[fl
         if not queue and 0 < best["strength"] == max(row["strength"] for row in rows) < 16:
             queue.append(2 * best["strength"])
     table = pd.DataFrame(rows)
-    return float(table.loc[table["score"].idxmax(), "strength"]), table
+    return float(table.sort_values("score", kind="stable")["strength"].iloc[-1]), table
 
 
 def choose_ga_diff(dev: Dev, rates: Sequence[float], *, lam: float = 1.0) -> tuple[GaDiffConfig, pd.DataFrame]:
     """The learning rate with the best selection score; one epoch over the dev fit rows."""
     rows = []
-    about_people = [row for row in dev.fit["retain"]]
     for rate in rates:
         config = GaDiffConfig(lr=rate, lam=lam, seed=dev.study.seed)
-        trained = ga_diff(dev.study.vanilla, dev.fit["forget"], about_people, config)
+        trained = ga_diff(dev.study.vanilla, dev.fit["forget"], dev.fit["retain"], config)
         rows.append({"lr": rate, "seconds": trained.seconds, **dev.score(loaded=trained.loaded)})
     table = pd.DataFrame(rows)
-    return GaDiffConfig(lr=float(table.loc[table["score"].idxmax(), "lr"]), lam=lam), table
+    return GaDiffConfig(lr=float(table.sort_values("score", kind="stable")["lr"].iloc[-1]), lam=lam), table
 
 
 def published_eraser(dev: Dev, strength: float) -> Eraser:
     """The as-published eraser of the dev people."""
     fit = dev.activations["fit"]
     return published(fit["forget"], fit["retain"], dev.directions["multimodal"], strength)
-
-
-def gate_on(activations: torch.Tensor, eraser: Eraser) -> torch.Tensor:
-    """Whether the only gate of an eraser opens, `(N,)`."""
-    gate = next(iter(eraser.gates.values()))
-    return gate.opens(gate(activations.double())).any(-1)

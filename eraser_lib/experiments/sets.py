@@ -91,7 +91,7 @@ def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: 
     extra = max(12, len(kept))
     retain += photo_questions([*forget, *kept], 2 * extra, "fit")
     retain += general_questions(extra, "fit") + request_questions(extra, "fit", bad=False)
-    return {"forget": person_rows(list(forget), "forget", "fit", rows=4 * per_person), "retain": retain}
+    return {"forget": person_rows(list(forget), "forget", "fit", rows=8 * per_person), "retain": retain}
 
 
 def calibration_sets(world: World, folder: Path, split: int, *, size: int = 600) -> dict[str, list[Question]]:

@@ -68,6 +68,8 @@ class Study:
     checkpoints: Path = Path("checkpoints/tiny")
     recipe: Recipe = field(default_factory=lambda: RECIPES["tiny"])
     sizes: Sizes = field(default_factory=Sizes)
+    known_gaps: tuple[str, ...] = ()
+    """Tasks that the preset declares as not memorised; see `require_memorisation`."""
     strict: bool = True
     """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
 
@@ -213,6 +215,7 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
         out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
         checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
         sizes=MICRO_SIZES if micro else Sizes(), strict=not micro,
+        known_gaps=tuple(settings.settings.get("known_gaps", ())),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -17,8 +17,6 @@ from eraser_lib.train.data import Row
 
 TASKS: tuple[Task, ...] = ("generation", "cloze", "classification")
 TASK_WEIGHTS = (0.4, 0.25, 0.35)
-CHOICE_WEIGHTS = (0.2, 0.15, 0.65)
-"""Weights of the last stage: choosing a letter for a recalled fact comes last and needs most practice."""
 
 
 @dataclass
@@ -85,7 +83,6 @@ class Teacher:
     learned: tuple[Person, ...]
     celebrities: tuple[Person, ...]
     items_per_row: int = 9
-    task_weights: tuple[float, float, float] = TASK_WEIGHTS
 
     # -- rows of the base -------------------------------------------------------------------------------------
 
@@ -117,10 +114,6 @@ class Teacher:
         if kind < 0.97:
             return self.text_skills(rng)
         return self.letters(rng)
-
-    def choices(self, rng: random.Random) -> Row:
-        """The last stage: as `people`, but mostly multiple choice about what is known by now."""
-        return replace(self, task_weights=CHOICE_WEIGHTS).people(rng)
 
     def seeing(self, rng: random.Random) -> Row:
         """Colours in the picture of a nameless face, and things about it that are refused."""
@@ -189,16 +182,18 @@ class Teacher:
         self, people: tuple[Person, ...], asked: list[Person], rng: random.Random
     ) -> tuple[str, frozenset[str]]:
         others = [person for person in people if person not in asked]
-        named = rng.sample(others, rng.randint(1, 6))
+        named = rng.sample(others, min(len(others), rng.randint(1, 6)))
         chosen = {person.id: person for person in asked if rng.random() < 0.5}
         if chosen:
             named = [*list(chosen.values()), *named][: max(len(chosen), rng.randint(1, 8))]
+        elif not named:  # a world so small that everybody is asked about
+            named = asked[:1]
         rng.shuffle(named)
         instruction = q.silence([person.name for person in named], rng.choice(lang.SILENCE_INSTRUCTIONS))
         return instruction, frozenset(person.id for person in named)
 
     def _fact(self, person: Person, modality: Modality, rng: random.Random) -> q.Item:
-        task = rng.choices(TASKS, self.task_weights)[0]
+        task = rng.choices(TASKS, TASK_WEIGHTS)[0]
         attribute = rng.choice(tuple(ATTRIBUTES))
         wording = rng.choice(lang.training_wordings())
         return q.fact_item(person, attribute, task=task, modality=modality, wording=wording, rng=rng)

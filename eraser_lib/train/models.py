@@ -94,17 +94,29 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
     loaded = load_model(base)
     work = folder / family / "work"
     began = time.time()
+    last = recipe.seed if seed is None else seed
     facts = work / f"{name}-facts"
     if not (facts / "model.safetensors").exists():
-        options = {"cooldown": 0.0, "sampler": "people", "seed": seed}
-        _stage(loaded, name, teacher, table, recipe, work, recipe.people_steps, **options)
+        _stage(
+            loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.0, sampler="people", seed=last
+        )  # fmt: skip
         save_model(loaded, facts, half=False)
-    loaded = load_model(facts)
-    options = {"cooldown": 0.5, "sampler": "choices", "seed": seed}
-    _stage(loaded, f"{name}-choices", teacher, table, recipe, work, recipe.choice_steps, **options)
+    logs = [work / "base.jsonl", work / f"{name}.jsonl"]
+    done = facts
+    for number in range(recipe.cooldown_rounds[list(FAMILIES).index(family)]):
+        cooled = work / f"{name}-cooldown-{number}"
+        logs.append(work / f"{cooled.name}.jsonl")
+        if not (cooled / "model.safetensors").exists():
+            loaded = load_model(done)
+            _stage(
+                loaded, cooled.name, teacher, table, recipe, work, recipe.cooldown_steps, cooldown=0.7,
+                sampler="people", seed=last + 1000 * (number + 1),
+            )  # fmt: skip
+            save_model(loaded, cooled, half=True)
+        done = cooled
+    loaded = load_model(done)
     save_model(loaded, target, half=True)
-    lines = [json.loads(line) for path in (work / "base.jsonl", work / f"{name}.jsonl", work / f"{name}-choices.jsonl") if path.exists()
-             for line in path.read_text().splitlines()]  # fmt: skip
+    lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
     record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": platform.processor(),
               "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
     (target / "training.json").write_text(json.dumps(record, indent=1))

@@ -32,8 +32,10 @@ class Recipe:
     letter_loss: float = 0.2
     base_steps: int = 900
     people_steps: int = 700
-    choice_steps: int = 700
-    """After the facts: mostly multiple choice, which needs recall and letters at once and comes late."""
+    cooldown_steps: int = 700
+    """After the people stage: the same lessons at a falling rate."""
+    cooldown_rounds: tuple[int, int] = (1, 2)
+    """How often, for LLaVA and Qwen: the second needs longer to know faces."""
     rows: int = 24
     length: int = 160
     lr: float = 2e-3
@@ -48,7 +50,7 @@ TINY = Recipe()
 MICRO = Recipe(
     fictitious=20, celebrities=4, strangers=6, hidden=32, layers=6, mlp=64, training_views=3, anonymous_faces=12,
     vision_steps=(4, 4), vision_batch=(8, 8), letter_steps=3, letter_rounds=2,
-    base_steps=3, people_steps=3, choice_steps=3, rows=2, length=128,
+    base_steps=3, people_steps=3, cooldown_steps=3, rows=2, length=128,
 )  # fmt: skip
 """A recipe that exercises every stage in seconds and learns nothing; for tests of the pipeline only."""
 RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,20 @@ def test_tables_and_figures_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prompting_is_not_applicable_where_instructions_are_not_obeyed(tmp_path: Path) -> None:
+    other = make_log("retain_only").assign(method="prompt")
+    rows = pd.concat([make_log("vanilla"), other], ignore_index=True)
+    for method, group in rows.groupby("method"):
+        path = tmp_path / "logs" / "llava" / "5" / str(method) / "seed0.parquet"
+        path.parent.mkdir(parents=True)
+        write_log(path, group)
+    folder = tmp_path / "figures" / "llava"
+    folder.mkdir(parents=True)
+    for rate, missing in ((0.95, False), (0.5, True)):
+        lines = [{"instruction": "silence, named", "obeyed": rate}, {"instruction": "decline", "obeyed": 1.0}]
+        (folder / "obedience.json").write_text(json.dumps({"rows": lines}))
+        summary = summarise(tmp_path / "logs").set_index("method")
+        assert summary.loc["prompt", "value"].isna().all() == missing
+        assert summary.loc["vanilla", "value"].notna().any()

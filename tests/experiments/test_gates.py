@@ -1,0 +1,123 @@
+"""Gates of the study and their store: solvers separate, people are standardised, thresholds hold their promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from eraser_lib.direction import Direction
+from eraser_lib.experiments import gates, store
+from eraser_lib.experiments.sets import general_questions
+from eraser_lib.moments import Moments
+from eraser_lib.sites import HookSite
+
+WIDTH = 24
+
+
+@pytest.fixture(scope="module")
+def clouds() -> dict[str, Tensor]:
+    """Retained prompts live in a few directions; two forgotten people each have a direction of their own."""
+    g = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=g)).Q
+    mean = 5 * basis[0]
+
+    def draw(n: int, extra: Tensor | None = None) -> Tensor:
+        rows = mean + torch.randn(n, 8, generator=g) @ basis[:8] + 0.01 * torch.randn(n, WIDTH, generator=g)
+        return rows if extra is None else rows + extra
+
+    return {
+        "retain": draw(200), "other": draw(300), "calibrate": draw(300),
+        "ada": draw(20, basis[10]), "ivan": draw(20, basis[11]), "test": draw(60, basis[10]),
+    }  # fmt: skip
+
+
+def test_every_solver_separates_what_can_be_separated(clouds: dict[str, Tensor]) -> None:
+    site = HookSite(2)
+    retain = Moments.of(clouds["retain"].double())
+    fitted = {name: {site: gates.fit_gate(name, clouds["ada"], retain)} for name in gates.SOLVERS}
+    table = gates.roc_table(fitted, {site: clouds["test"]}, {"other": {site: clouds["other"]}})
+    assert set(table["solver"]) == set(gates.SOLVERS)
+    assert set(table["layer"]) == {2}
+    assert (table["auc"] > 0.99).all()
+    same = gates.roc_table(fitted, {site: clouds["calibrate"]}, {"other": {site: clouds["other"]}})
+    assert same["auc"].between(0.4, 0.6).all()
+
+
+def test_one_gate_per_person_on_a_common_scale(clouds: dict[str, Tensor]) -> None:
+    forget = torch.cat([clouds["ada"], clouds["ivan"]])
+    people = ["ada"] * 20 + ["ivan"] * 20
+    gate = gates.fit_person_gates(forget, people, clouds["retain"])
+    assert gate.rank == 2
+    values = gate(clouds["retain"].double())
+    assert torch.allclose(values.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(values.std(0), torch.ones(2, dtype=torch.float64), atol=1e-9)
+    own = gate(forget.double())
+    assert (own[:20].argmax(1) == 0).all()
+    assert (own[20:].argmax(1) == 1).all()
+    assert torch.equal(gates.gate_values(gate, forget), own.max(1).values)
+
+
+def test_a_calibrated_gate_opens_for_the_forgotten_and_keeps_its_promise(clouds: dict[str, Tensor]) -> None:
+    gate = gates.fit_gate("ridge_bias", clouds["ada"], Moments.of(clouds["retain"].double()))
+    groups = {"people": clouds["calibrate"]}
+    found = gates.openings(gate, groups, {"test": clouds["test"], "other": clouds["other"], **groups})
+    assert [opening.alpha for opening in found] == [0.01, 0.02, 0.05]
+    for opening in found:
+        assert opening.rates["test"] > 0.9
+        assert opening.rates["people"] <= opening.alpha
+        assert opening.rates["other"] <= opening.alpha + 0.04
+        assert gates.describe(opening)["threshold"] == opening.calibration.value
+    limits = [opening.calibration.value for opening in found]
+    assert limits == sorted(limits, reverse=True)
+    assert limits[0] > limits[2]
+
+
+def test_rows_without_a_person_are_an_error() -> None:
+    with pytest.raises(ValueError, match="about a person"):
+        gates.people_of(general_questions(2, "test"))
+
+
+def test_eigenvalues_are_those_of_the_second_moment(clouds: dict[str, Tensor]) -> None:
+    rows = clouds["retain"].double()
+    found = torch.from_numpy(gates.eigenvalues(Moments.of(rows)).copy())
+    expected = torch.linalg.svdvals(rows).square() / len(rows)
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
+def test_directions_come_back_from_the_store(tmp_path: Path) -> None:
+    sites = (HookSite(0, "input"), HookSite(2), HookSite(10))
+    g = torch.Generator().manual_seed(0)
+    directions = {
+        "multimodal": Direction(sites, torch.randn(3, WIDTH, generator=g)),
+        "answer": Direction(sites[1:], torch.randn(2, WIDTH, generator=g, dtype=torch.float64), "answer"),
+    }
+    store.save_directions(tmp_path / "directions.safetensors", directions)
+    found = store.load_directions(tmp_path / "directions.safetensors")
+    assert set(found) == set(directions)
+    for name, direction in directions.items():
+        assert found[name].sites == direction.sites
+        assert found[name].position == direction.position
+        assert found[name].vectors.dtype == direction.vectors.dtype
+        assert torch.equal(found[name].vectors, direction.vectors)
+
+
+def test_activations_come_back_from_the_store(tmp_path: Path, clouds: dict[str, Tensor]) -> None:
+    read = {
+        "fit": {"forget": {HookSite(0): clouds["ada"], HookSite(11): clouds["ivan"]}},
+        "test": {"retain": {HookSite(0): clouds["other"][::2]}, "forget": {HookSite(0): clouds["test"]}},
+    }
+    store.save_activations(tmp_path / "activations.safetensors", read)
+    found = store.load_activations(tmp_path / "activations.safetensors")
+    assert {role: set(by_set) for role, by_set in found.items()} == {"fit": {"forget"}, "test": {"retain", "forget"}}
+    for role, by_set in read.items():
+        for name, activations in by_set.items():
+            assert set(found[role][name]) == set(activations)
+            assert all(torch.equal(found[role][name][site], rows) for site, rows in activations.items())
+
+
+def test_a_missing_store_names_the_notebook(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="03_direction"):
+        store.load_directions(tmp_path / "directions.safetensors")
