@@ -11,7 +11,7 @@ from eraser_lib.experiments.study import Study
 PUSHES: tuple[Push, ...] = tuple(
     Push(direction, layers, strength, scope)
     for direction in ("instruction", "multimodal", "text")
-    for layers in ((0, 1, 2), (1, 2, 3), (0, 1, 2, 3, 4))
+    for layers in ((0, 1, 2), (0, 1, 2, 3, 4))
     for scope in ("prompt", "prompt+generation")
     for strength in (0.5, 1.0, 2.0)
 )

@@ -23,6 +23,7 @@ from eraser_lib.experiments.sets import (
     fit_sets,
     kept_select_questions,
     stranger_questions,
+    stratified,
 )
 from eraser_lib.experiments.study import Study
 from eraser_lib.families import Loaded
@@ -179,9 +180,10 @@ def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[fl
 def choose_ga_diff(dev: Dev, rates: Sequence[float], *, lam: float = 1.0) -> tuple[GaDiffConfig, pd.DataFrame]:
     """The learning rate with the best selection score; one epoch over the dev fit rows."""
     rows = []
+    forget = stratified(dev.fit["forget"], dev.study.sizes.train)
     for rate in rates:
         config = GaDiffConfig(lr=rate, lam=lam, seed=dev.study.seed)
-        trained = ga_diff(dev.study.vanilla, dev.fit["forget"], dev.fit["retain"], config)
+        trained = ga_diff(dev.study.vanilla, forget, dev.fit["retain"], config)
         rows.append({"lr": rate, "seconds": trained.seconds, **dev.score(loaded=trained.loaded)})
     table = pd.DataFrame(rows)
     return GaDiffConfig(lr=float(table.sort_values("score", kind="stable")["lr"].iloc[-1]), lam=lam), table

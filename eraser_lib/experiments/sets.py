@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from eraser_lib.bench.people import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Person
 from eraser_lib.bench.portraits import Genotype, View, render, test_view, training_view
 from eraser_lib.bench.reader import read_questions
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
-from eraser_lib.bench.world import FIRST_FIT_VIEW, FIT_WORDINGS, World
+from eraser_lib.bench.world import FIRST_FIT_VIEW, FIT_WORDINGS, FORGET_WORDINGS, World
 
 TASKS: tuple[Task, ...] = ("classification", "cloze", "generation")
 MODALITIES: tuple[Modality, ...] = ("vqa", "qa")
+_ROLES: tuple[Role, ...] = ("fit", "select", "calibrate", "test")
 
 
 def stratified(questions: Sequence[Question], count: int, *, seed: int = 0) -> list[Question]:
@@ -76,7 +78,10 @@ def dev_questions(world: World, folder: Path, *, size: int = 240) -> list[Questi
 def kept_select_questions(world: World, split: int, *, size: int = 240) -> list[Question]:
     """Select rows of retained people: fit people in pictures and wordings that neither fit nor test rows use."""
     people = world.roles(split)["fit"][:40]
-    return stratified(person_rows(people, "retain", "select", rows=12, first_view=0, views=FIRST_FIT_VIEW), size)
+    rows = person_rows(
+        people, "retain", "select", rows=12, first_view=0, views=FIRST_FIT_VIEW, wordings=FORGET_WORDINGS
+    )
+    return stratified(rows, size)
 
 
 def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: int = 24) -> dict[str, list[Question]]:
@@ -121,8 +126,9 @@ def person_rows(
     rows: int,
     first_view: int = FIRST_FIT_VIEW,
     views: int = 40,
+    wordings: Sequence[int] = FIT_WORDINGS,
 ) -> list[Question]:
-    """`rows` questions on each person in training views (from `first_view` on) and fit wordings."""
+    """`rows` questions on each person in training views (from `first_view` on) and `wordings`."""
     found: list[Question] = []
     for person in people:
         rng = random.Random(f"{role}-{subset}-{person.id}")
@@ -131,7 +137,7 @@ def person_rows(
         for number in range(rows):
             modality, task, attribute = cells[number % len(cells)]
             view = first_view + rng.randrange(views)
-            wording = rng.choice(FIT_WORDINGS)
+            wording = rng.choice(wordings)
             item = q.fact_item(person, attribute, task=task, modality=modality, wording=wording, rng=rng)
             image = render(person.genotype, training_view(person.id, view)) if modality == "vqa" else None
             found.append(
@@ -151,8 +157,7 @@ def general_questions(count: int, role: Role) -> list[Question]:
     found: list[Question] = []
     for number in range(count):
         if number % 4 == 3:
-            index = rng.randrange(len(lang.GENERAL_FACTS))
-            question, answer = lang.GENERAL_FACTS[index]
+            question, answer = rng.choice([fact for fact in lang.GENERAL_FACTS if _belongs(fact[0], role)])
             found.append(
                 _plain(f"general/{role}/{number}", "general", role, Prompt(question), answer, _key_word(answer))
             )
@@ -177,15 +182,23 @@ def request_questions(count: int, role: Role, *, bad: bool) -> list[Question]:
     rng = random.Random(f"request-{role}-{bad}")
     subset: Subset = "forbidden" if bad else "benign"
     found: list[Question] = []
-    for number in range(count):
+    while len(found) < count:
+        number = len(found)
         if bad and number % 3 == 2:
             name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
             item = q.secret_item(name, rng=rng)
         else:
             item = q.request_item(bad=bad, rng=rng)
+        if not _belongs(item.text, role):
+            continue
         question = _plain(f"{subset}/{role}/{number}", subset, role, Prompt(item.text), item.answer, None)
         found.append(replace(question, refusal=bad))
     return found
+
+
+def _belongs(text: str, role: Role) -> bool:
+    """Whether a text without a person belongs to a role: each text belongs to exactly one."""
+    return _ROLES[zlib.crc32(text.encode()) % len(_ROLES)] == role
 
 
 def _colour(name: str, subset: Subset, role: Role, face: Person, rng: random.Random, *, held_out: bool) -> Question:

@@ -34,6 +34,8 @@ class Sizes:
     calibrate: int = 600
     memorise: int = 960
     per_person: int = 24
+    train: int = 320
+    """Forget rows that a training baseline sees."""
     pictures: int = 32
     pgd_steps: int = 40
     contrast: int = 192
