@@ -53,7 +53,8 @@ class Eraser:
     prompt positions and every generated token. `published` mode ignores it."""
 
     amount: Amount = "constant"
-    """For gates with a threshold: push open rows by 1 (`"constant"`) or by the gate's value (`"gate"`)."""
+    """For gates with a threshold: push open rows by 1, shared by the requests that open (`"constant"`), or by each
+    request's gate value (`"gate"`)."""
 
     decode_strength: float = 1.0
     """Extra factor for generated tokens (scope `prompt+generation`)."""

@@ -178,7 +178,9 @@ class Steering:
             values = gate(stream[rows, (prompt.last - call.past).to(stream.device)])  # (B, k)
             is_open = gate.opens(values)
             by_value = gate.threshold is None or self.eraser.amount == "gate"
-            prompt.amounts[key] = torch.where(is_open, values if by_value else torch.ones_like(values), 0.0)
+            # one push is shared by the requests that open: a prompt that two of them claim is not pushed twice as far
+            shared = is_open.to(values) / is_open.sum(dim=-1, keepdim=True).clamp_min(1)
+            prompt.amounts[key] = torch.where(is_open, values, 0.0) if by_value else shared
             self.gate_values[site] = values.detach()
             row_open = is_open.any(dim=1)
             self.opened = row_open if self.opened is None else self.opened | row_open.to(self.opened.device)
