@@ -137,7 +137,7 @@ def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> t
         push = queue.pop(0)
         eraser = constant(push, dev.directions, dev.directions.get("answer"))
         log = dev.study.quick(sample, dev.study.vanilla, context=dev.attach(eraser))
-        clean = log["refusal"].astype(bool) & ~log["gibberish"].astype(bool) & ~contains_fact(log, sample)
+        clean = log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~contains_fact(log, sample)
         row = {
             **push.describe(), "refused": float(clean.mean()), "forget_prob": float(log["answer_prob"].mean()),
             "gibberish": float(log["gibberish"].astype(float).mean()),
