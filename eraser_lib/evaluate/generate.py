@@ -122,7 +122,8 @@ def reference_floor(logs: pd.DataFrame, *, quantile: float = 0.01) -> float:
     values = logs.dropna(subset=["reference_logprob"])
     if values.empty:
         raise ValueError("the log has no reference_logprob; evaluate vanilla with itself as reference first")
-    return float(values.groupby(values["refusal"].astype(bool))["reference_logprob"].quantile(quantile).min())
+    logprobs = values["reference_logprob"].astype(float)
+    return float(logprobs.groupby(values["refusal"].astype(bool)).quantile(quantile).min())
 
 
 def batches(questions: Sequence[Question], batch_size: int) -> list[list[int]]:
