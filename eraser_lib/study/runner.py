@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import site
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -19,6 +20,9 @@ from eraser_lib.study import manifest, parameters, progress
 from eraser_lib.study.matrix import Job
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, write_json
 from eraser_lib.study.preset import Preset
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 DRIVER = "ERASER_DRIVER"
 """Environment variable ``<pid>:<creation time>`` of the front end; a job ends itself when that process is gone."""
@@ -64,6 +68,7 @@ def execute(
         # neither the temporary name nor a path of this machine belongs into a committed file
         executed.metadata.papermill["output_path"] = output.name
         executed.metadata.papermill["input_path"] = notebook.name
+        _without_paths(executed, working_directory)
         nbformat.write(executed, partial)
         os.replace(partial, output)
     except papermill.PapermillExecutionError as error:
@@ -74,6 +79,16 @@ def execute(
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _without_paths(executed: NotebookNode, working_directory: Path) -> None:
+    """Cut paths of the checkout and of installed packages out of what cells printed: warnings hold them."""
+    places = sorted({str(working_directory.resolve()), *site.getsitepackages(), sys.prefix}, key=len, reverse=True)
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                for place in places:
+                    output["text"] = output["text"].replace(f"{place}/", "")
 
 
 def run(job: Job, preset: Preset, folder: RunFolder) -> None:
@@ -93,6 +108,8 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
         note = folder.progress(f"{job.name}.note")
         note.unlink(missing_ok=True)
         os.environ[progress.VARIABLE] = str(note)
+        # the kernel has no widgets, and needs none: progress goes to the front end
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
         # a manifest says "complete", so the old one goes before the work begins
         folder.manifest(job.name).unlink(missing_ok=True)
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,15 @@ def execute(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_an_executed_notebook_holds_outputs_and_no_path_of_this_machine(execute: Callable[..., Path]) -> None:
-    made = execute("print(model, strength)", model="qwen", strength=2)
+    where = "import site; print(f'{site.getsitepackages()[0]}/tqdm/auto.py: a warning')"
+    here = "import os; print(f'in {os.getcwd()}/eraser_lib/x.py')"
+    made = execute("print(model, strength)", where, here, model="qwen", strength=2)
     text = (made / "out.ipynb").read_text()
     assert "qwen 2" in text
+    assert "tqdm/auto.py: a warning" in text
+    assert "in eraser_lib/x.py" in text
     assert str(made.parent) not in text
+    assert sys.prefix not in text
     assert sorted(path.name for path in made.iterdir()) == ["out.ipynb"]
 
 
