@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from results_directives import Provenance, ResultsFigure, ResultsJson, ResultsTable
-from results_reader import failure_of_notebook
-from results_roles import ResultRole, result_text, value_text
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+
+# tables and the API page take the library from the tree, installed or not
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from results_directives import Provenance, ResultsFigure, ResultsJson, ResultsTable
+from results_reader import failure_of_notebook
+from results_roles import ResultRole, result_text, value_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,6 @@ def _content(file: Any) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives, roles and the notebook check."""
-    sys.path.insert(0, str(app.srcdir))  # the API page imports the library from the tree, installed or not
     app.add_config_value("results_dir", "book/run", "env")
     app.add_directive("results-table", ResultsTable)
     app.add_directive("results-figure", ResultsFigure)

@@ -9,17 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 from results_reader import Measured, MissingResult, Results, measured
 
+from eraser_lib.tables import METHOD_NAMES, MODEL_NAMES, REFERENCES
+
 LABELS = {
-    "llava": "LLaVA",
-    "qwen": "Qwen2.5-VL",
-    "vanilla": "Vanilla",
-    "retain_only": "Retain-only",
-    "prompt": "Prompting",
-    "prompt_oracle": "Prompting (people named)",
-    "constant": "Constant steering",
-    "ga_diff": "GA_Diff",
-    "mllmeraser_published": "MLLMEraser (as published)",
-    "mllmeraser": "MLLMEraser (corrected)",
+    **MODEL_NAMES,
+    **METHOD_NAMES,
     "vqa": "image + text (VQA)",
     "qa": "text only (QA)",
     "classification/accuracy": "classification accuracy",
@@ -34,8 +28,6 @@ LABELS = {
     "gibberish_rate": "gibberish rate",
     "same_photo": "same photo",
 }
-REFERENCES = ("vanilla", "retain_only")
-"""Methods that are yardsticks, not competitors: never printed bold."""
 LOWER_IS_BETTER = ("forget", "test", "dev")
 NEUTRAL = ("refusal_rate", "fluent_refusal_rate", "opened_rate", "gate_value")
 

@@ -49,14 +49,12 @@ def ks_interval(
         ValueError: see `ks_distance`.
     """
     a, b = checked(first, first_people), checked(second, second_people)
-    names = {name: index for index, name in enumerate(dict.fromkeys([*first_people, *second_people]))}
-    code_a = np.array([names[name] for name in first_people])
-    code_b = np.array([names[name] for name in second_people])
-    weights = bootstrap_counts(len(names), draws, seed)
-    drawn = _weighted_ks(a, weights[:, code_a], b, weights[:, code_b])
+    (codes_a, codes_b), n_people = codes_of(first_people, second_people)
+    weights = bootstrap_counts(n_people, draws, seed)
+    drawn = _weighted_ks(a, weights[:, codes_a], b, weights[:, codes_b])
     value = ks_distance(a, b)
     low, high = percentiles(drawn, level)
-    return Interval(value, min(low, value), max(high, value), n=min(a.size, b.size), n_people=len(names))
+    return Interval(value, min(low, value), max(high, value), n=min(a.size, b.size), n_people=n_people)
 
 
 def ks_swap_test(
@@ -75,7 +73,7 @@ def ks_swap_test(
         ValueError: see `ks_distance`.
     """
     a, b = checked(first, people), checked(second, people)
-    codes, n_people = codes_of(people)
+    (codes,), n_people = codes_of(people)
     if n_people < 10:
         return None
     swaps = np.random.default_rng(seed).random((draws, n_people))[:, codes] < 0.5  # (B, n)
@@ -112,8 +110,8 @@ def auc_interval(
         ValueError: see `auc`.
     """
     a, b = checked(positive, positive_people), checked(negative, negative_people)
-    codes_a, n_a = codes_of(positive_people)
-    codes_b, n_b = codes_of(negative_people)
+    (codes_a,), n_a = codes_of(positive_people)
+    (codes_b,), n_b = codes_of(negative_people)
     order = np.argsort(b, kind="stable")
     ranked = b[order]
     left, right = np.searchsorted(ranked, a, side="left"), np.searchsorted(ranked, a, side="right")

@@ -179,15 +179,22 @@ class Session:
         with an instruction to decline; a fluent refusal is natural only there."""
         if self.reference is None:
             return [None] * len(questions)
-        asked = [question.prompt for question in questions]
-        contexts = [asked] if self.declined is None else [asked, [self.declined(prompt) for prompt in asked]]
         ids = [self.reference.answer_ids(output)[:-1] if output else [] for output in outputs]
-        found = []
-        for prompts in contexts:
-            logprobs = continuation_logprobs(prefill(self.reference.model, self.reference.encode(prompts)), ids)
-            found.append([trimmed_mean(row) for row in logprobs])
-        pairs = zip(*found, strict=True)
-        return [max((value for value in pair if value is not None), default=None) for pair in pairs]
+        # Without its least likely token a single token is 0 to any model: so are letters and most cloze answers.
+        found: list[float | None] = [0.0 if tokens else None for tokens in ids]
+        rows = [row for row, tokens in enumerate(ids) if len(tokens) > 1]
+        if not rows:
+            return found
+        asked = [questions[row].prompt for row in rows]
+        contexts = [asked] if self.declined is None else [asked, [self.declined(prompt) for prompt in asked]]
+        answers = [ids[row] for row in rows]
+        scored = [
+            continuation_logprobs(prefill(self.reference.model, self.reference.encode(prompts)), answers)
+            for prompts in contexts
+        ]
+        for row, logprobs in zip(rows, zip(*scored, strict=True), strict=True):
+            found[row] = max(map(trimmed_mean, logprobs))
+        return found
 
     def _row(
         self, question: Question, prompt: Prompt, output: str, scored: Row, reference_logprob: float | None
@@ -223,15 +230,13 @@ class Session:
         }
 
 
-def trimmed_mean(logprobs: Sequence[float]) -> float | None:
-    """Mean log-probability per token without the least likely token; `None` for no tokens.
+def trimmed_mean(logprobs: Sequence[float]) -> float:
+    """Mean log-probability per token without the least likely token, of at least two.
 
     A fluent sentence with a wrong fact has one unlikely token, the fact: that is a matter of being right, which other
     metrics count. A garbled one has several.
     """
-    if not logprobs:
-        return None
-    return (sum(logprobs) - min(logprobs)) / max(len(logprobs) - 1, 1)
+    return (sum(logprobs) - min(logprobs)) / (len(logprobs) - 1)
 
 
 def gate_columns(handle: object, rows: int) -> list[Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -76,11 +77,10 @@ def bootstrap_mean_over_seeds(
     arrays = [checked(array, groups) for array, groups in zip(values, people, strict=True)]
     if not arrays:
         raise ValueError("a bootstrap needs at least one array of values; found none")
-    names = {name: index for index, name in enumerate(dict.fromkeys(name for groups in people for name in groups))}
-    codes = [np.array([names[name] for name in groups]) for groups in people]
-    sums = np.stack([np.bincount(code, array, len(names)) for code, array in zip(codes, arrays, strict=True)])
-    counts = np.stack([np.bincount(code, minlength=len(names)) for code in codes]).astype(float)  # (S, K)
-    weights = bootstrap_counts(len(names), draws, seed)  # (B, K)
+    codes, n_people = codes_of(*people)
+    sums = np.stack([np.bincount(code, array, n_people) for code, array in zip(codes, arrays, strict=True)])
+    counts = np.stack([np.bincount(code, minlength=n_people) for code in codes]).astype(float)  # (S, K)
+    weights = bootstrap_counts(n_people, draws, seed)  # (B, K)
     means = ratio(weights @ sums.T, weights @ counts.T)  # (B, S)
     if len(arrays) > 1:
         seed_weights = bootstrap_counts(len(arrays), draws, seed + 1) / len(arrays)  # (B, S)
@@ -89,7 +89,7 @@ def bootstrap_mean_over_seeds(
         drawn = means[:, 0]
     low, high = percentiles(drawn, level)
     value = float(np.mean([array.mean() for array in arrays]))
-    return Interval(value, low, high, n=max(array.size for array in arrays), n_people=len(names))
+    return Interval(value, low, high, n=max(array.size for array in arrays), n_people=n_people)
 
 
 def paired_difference(
@@ -131,7 +131,7 @@ def sign_flip_test(differences: ArrayLike, people: Sequence[Hashable], *, draws:
         ValueError: see `bootstrap_mean`.
     """
     array = checked(differences, people)
-    codes, n_people = codes_of(people)
+    (codes,), n_people = codes_of(people)
     sums = np.bincount(codes, array, n_people)
     if n_people <= 13:
         patterns = np.arange(2**n_people)[:, None] >> np.arange(n_people) & 1
@@ -193,10 +193,10 @@ def checked(values: ArrayLike, people: Sequence[Hashable]) -> Floats:
     return array
 
 
-def codes_of(people: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Number of each cluster by first appearance, shape `(n,)`, and the number of clusters."""
-    names = {name: index for index, name in enumerate(dict.fromkeys(people))}
-    return np.array([names[name] for name in people], dtype=np.int64), len(names)
+def codes_of(*people: Sequence[Hashable]) -> tuple[list[NDArray[np.int64]], int]:
+    """Number of each cluster by first appearance, shape `(n,)` per sample, and how many clusters all samples have."""
+    names = {name: index for index, name in enumerate(dict.fromkeys(chain(*people)))}
+    return [np.array([names[name] for name in groups], dtype=np.int64) for groups in people], len(names)
 
 
 @lru_cache(maxsize=64)

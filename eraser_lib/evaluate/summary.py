@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +66,12 @@ METRICS: tuple[Metric, ...] = (
 """Metrics of the summary, in its order; `truth_ratio_ks` (to retain-only) is added where both logs exist."""
 
 
-def summarise(logs: Path) -> pd.DataFrame:
+def summarise(logs: Path, *, split: str | None = None, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """Summarise all logs below a folder.
 
     Args:
         logs: folder with `<model>/<split>/<method>/seed<k>.parquet`.
+        split, metrics: only these; the default is all.
 
     Returns:
         Tidy rows with exactly the columns `COLUMNS`, in a fixed order. `seed` is a string: an integer, or
@@ -84,7 +85,8 @@ def summarise(logs: Path) -> pd.DataFrame:
     Raises:
         LogError: there is no log, or one does not follow the schema.
     """
-    summary = summarise_rows(read_logs(logs))
+    rows = read_logs(logs)
+    summary = summarise_rows(rows if split is None else rows[rows["split"] == split], metrics=metrics)
     for model in summary["model"].unique():
         obeyed = _obedience(logs.parent / "figures" / str(model) / "obedience.json")
         if obeyed is not None and obeyed < OBEDIENCE:
@@ -101,30 +103,14 @@ def _obedience(path: Path) -> float | None:
     return min(row["obeyed"] for row in rows if str(row["instruction"]).startswith("silence"))
 
 
-def summarise_rows(rows: pd.DataFrame) -> pd.DataFrame:
+def summarise_rows(rows: pd.DataFrame, *, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """`summarise` for rows in memory, with the columns of `eraser_lib.evaluate.log.SCHEMA`."""
     rows = _derived(rows)
-    found = [record for run, group in rows.groupby(_RUN, sort=False) for record in _run_records(run, group)]
-    found += list(_distance_records(rows))
+    means = [metric for metric in METRICS if metrics is None or metric.name in metrics]
+    found = [record for run, group in rows.groupby(_RUN, sort=False) for record in _run_records(run, group, means)]
+    if metrics is None or "truth_ratio_ks" in metrics:
+        found += _distance_records(rows)
     return _ordered(pd.DataFrame(found, columns=COLUMNS))
-
-
-def write_summary(path: Path, summary: pd.DataFrame) -> None:
-    """Write a summary as CSV with 6 significant digits, so that equal runs give equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def read_summary(path: Path) -> pd.DataFrame:
-    """Read a summary written by `write_summary`.
-
-    Raises:
-        ValueError: the columns are not `COLUMNS`.
-    """
-    frame = pd.read_csv(path, dtype={"split": str, "seed": str})
-    if list(frame.columns) != COLUMNS:
-        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(frame.columns)}")
-    return frame
 
 
 def paired_losses(rows: pd.DataFrame, *, baseline: str = "vanilla") -> pd.DataFrame:
@@ -222,14 +208,14 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
     return np.asarray(column.astype("Float64").to_numpy(float, na_value=np.nan), dtype=np.float64)
 
 
-def _run_records(run: Hashable, group: pd.DataFrame) -> Iterator[list[object]]:
+def _run_records(run: Hashable, group: pd.DataFrame, metrics: Sequence[Metric]) -> Iterator[list[object]]:
     assert isinstance(run, tuple)
     for cell, questions in group.groupby(_CELL, sort=False):
         assert isinstance(cell, tuple)
         of_seed = questions["seed"].to_numpy(int)
         clusters = questions["cluster"].to_numpy(object)
         persons = questions["person"].to_numpy(object)
-        for metric in METRICS:
+        for metric in metrics:
             if cell[2] not in metric.tasks:
                 continue
             values = questions[metric.column].to_numpy(float)

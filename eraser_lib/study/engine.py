@@ -6,20 +6,18 @@ readable failures, and locks that a killed run does not leave behind.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from eraser_lib.study import checkpoints, manifest, promote, runner, summary
+from eraser_lib.study.lock import locked
 from eraser_lib.study.matrix import jobs
 from eraser_lib.study.paths import StudyError, read_json, root, write_json
 from eraser_lib.study.preset import Preset
@@ -40,7 +38,8 @@ def study(preset: Preset, *, cores: int) -> None:
     checkpoints.require(preset)
     matrix = jobs(preset)
     folder = preset.run
-    with only_one(root()):
+    busy = f"Another study is at work in {root()}. Wait for it, or stop it with Ctrl-C."
+    with locked(root() / ".snakemake" / "study.lock", busy):
         free_snakemake(root())
         copied = promote.adopt(preset)
         manifest.refresh_inputs(matrix, preset, folder)
@@ -139,23 +138,6 @@ def _group_alive(pid: int) -> bool:
         except (ProcessLookupError, PermissionError, psutil.Error):
             continue
     return False
-
-
-@contextmanager
-def only_one(base: Path) -> Iterator[None]:
-    """Hold the clone's lock; the system frees it when the process dies.
-
-    Raises:
-        StudyError: another front end holds it.
-    """
-    path = base / ".snakemake" / "study.lock"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"Another study is at work in {base}. Wait for it, or stop it with Ctrl-C.") from None
-        yield
 
 
 def _record(base: Path) -> Path:

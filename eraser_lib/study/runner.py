@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import site
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from eraser_lib.study import manifest, parameters, progress
+from eraser_lib.study.lock import locked
 from eraser_lib.study.matrix import Job
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, write_json
 from eraser_lib.study.preset import Preset
@@ -100,7 +99,8 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
     for need in job.needs:
         if not folder.manifest(need).is_file():
             raise StudyError(f"{job.name} needs {need}, which is not complete. Run it first, or use 'make study'.")
-    with _alone(folder, job.name):
+    busy = f"{job.name} is running already. Wait for it, or stop that process."
+    with locked(folder.state / "locks" / job.name, busy):
         _follow_driver()
         started = time.time()
         state: dict[str, Any] = {"state": "running", "started": started}
@@ -153,19 +153,6 @@ def _peak_bytes() -> int:
     """Largest resident set of the kernel, which is a finished child of this process."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-@contextmanager
-def _alone(folder: RunFolder, name: str) -> Iterator[None]:
-    """Hold a job's lock; the system frees it when the process dies, so it never goes stale."""
-    path = folder.state / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"{name} is running already. Wait for it, or stop that process.") from None
-        yield
 
 
 def _follow_driver() -> None:

@@ -24,6 +24,7 @@ def write(preset: Preset, folder: RunFolder) -> None:
     from eraser_lib.evaluate.summary import summarise
 
     table = summarise(folder.logs)
+    # 6 significant digits: equal runs give equal files
     write_atomic(folder.summary, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_json(folder.manifest("summary"), made_from | {"rows": len(table)})
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from book_fixtures import REPOSITORY, fixture_notebook, summary_row
+from book_fixtures import fixture_notebook, summary_row
 from results_reader import Measured, MissingResult, Results, failure_of_notebook, run_stems
-from results_table import build_grid, label, records_frame
+from results_table import build_grid, records_frame
 
 
 def test_pooled_row_is_preferred_to_a_seed(results_root: Path) -> None:
@@ -142,19 +141,3 @@ def test_notebook_without_papermill_or_with_an_error_output_fails(tmp_path: Path
     assert "no papermill metadata" in str(failure_of_notebook(path))
     path.write_text("half a file")
     assert "cannot be read" in str(failure_of_notebook(path))
-
-
-def test_names_on_the_pages_are_those_of_the_figures() -> None:
-    """`eraser_lib.tables` is not imported, for the book has no torch: its names are read from the source."""
-    tree = ast.parse((REPOSITORY / "eraser_lib" / "tables.py").read_text())
-    constants = {
-        node.target.id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and node.target.id in ("METHOD_NAMES", "MODEL_NAMES")
-        and node.value is not None
-    }
-    assert len(constants) == 2
-    for names in constants.values():
-        assert names == {key: label(key) for key in names}

@@ -13,7 +13,8 @@ import torch
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.generate import batches, evaluate, evaluate_to, reference_floor
 from eraser_lib.evaluate.log import log_key, read_log, to_table
-from eraser_lib.evaluate.session import gate_columns
+from eraser_lib.evaluate.session import Session, gate_columns, trimmed_mean
+from eraser_lib.evaluate.teacher import continuation_logprobs, prefill
 from eraser_lib.families.base import Loaded
 from eraser_lib.sites import HookSite
 
@@ -44,6 +45,18 @@ def test_rows_follow_the_schema_and_the_order(loaded: Loaded, questions: list[Qu
     # random model
     assert (spoken["reference_logprob"] > spoken["answer_logprob"] / spoken["answer_tokens"]).mean() > 0.9
     assert reference_floor(log) <= spoken["reference_logprob"].median()
+
+
+def test_outputs_of_one_token_are_natural_to_any_model_and_change_nothing_beside_them(
+    loaded: Loaded, questions: list[Question]
+) -> None:
+    outputs = ["B", "", "the pet is a cat", "cat", "i cannot say"]
+    found = Session(loaded, {}, reference=loaded)._reference(questions[:5], outputs)
+    assert (found[0], found[1], found[3]) == (0.0, None, 0.0)
+    for row in (2, 4):
+        alone = prefill(loaded.model, loaded.encode([questions[row].prompt]))
+        logprobs = continuation_logprobs(alone, [loaded.answer_ids(outputs[row])[:-1]])[0]
+        assert found[row] == pytest.approx(trimmed_mean(logprobs))
 
 
 def test_answer_logprob_leaves_the_end_of_the_turn_out(loaded: Loaded, questions: list[Question]) -> None:

@@ -15,10 +15,8 @@ from eraser_lib.evaluate.summary import (
     COLUMNS,
     compare,
     paired_losses,
-    read_summary,
     summarise,
     summarise_rows,
-    write_summary,
 )
 from tests.evaluate.synthetic import make_log
 
@@ -94,17 +92,10 @@ def test_order_does_not_depend_on_the_rows(logs: Path, summary: pd.DataFrame) ->
     assert list(dict.fromkeys(summary["method"])) == ["vanilla", "retain_only", "ga_diff", "mllmeraser"]
 
 
-def test_csv_round_trip(summary: pd.DataFrame, tmp_path: Path) -> None:
-    path = tmp_path / "summary.csv"
-    write_summary(path, summary)
-    read = read_summary(path)
-    assert read[["split", "seed"]].equals(summary[["split", "seed"]].astype(read["split"].dtype))
-    np.testing.assert_allclose(read["value"], summary["value"], rtol=1e-5)
-    write_summary(tmp_path / "again.csv", read)
-    assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="expected the columns preset"):
-        read_summary(path)
+def test_a_part_of_the_summary_is_that_part(logs: Path, summary: pd.DataFrame) -> None:
+    part = summarise(logs, split="5", metrics=["answer_prob", "truth_ratio_ks"])
+    wanted = summary[summary["metric"].isin(["answer_prob", "truth_ratio_ks"])]
+    pd.testing.assert_frame_equal(part, wanted.reset_index(drop=True))
 
 
 def test_questions_about_nobody_count_no_people() -> None:
