@@ -28,7 +28,8 @@ class Eraser:
 
     - `two_pass` (decide late, steer early; the corrected default): one prefill reads the gate at the decision
       site; when the gate of a row opens, the pass is given up and repeated with that row steered from the
-      first steered site on. Rows that stay closed are bit-identical to the unsteered model.
+      first steered site on. Rows that stay closed are bit-identical to the unsteered model. Gates at several
+      sites are one gate on their joined streams: the values add up, and the last site decides.
     - `gated`: one pass; each steered site reads its own gate at the last prompt token (or all use the one
       gate of an earlier site) and adds `amount * direction`.
     - `constant`: one pass without a gate, every prompt is pushed; the ablation that shows what the gate buys.
@@ -40,7 +41,7 @@ class Eraser:
     """What is added, per steered site, shape `(k, d)`; `k` is the number of requests."""
 
     gates: Mapping[HookSite, Gate] = field(default_factory=dict)
-    """What is read; one entry in `two_pass` mode (the decision site), none in `constant` mode."""
+    """What is read; none in `constant` mode. In `two_pass` mode the threshold belongs to the last site."""
 
     strength: float = 1.0
     """Factor of every patch; positive pushes towards erasure."""
@@ -87,11 +88,14 @@ class Eraser:
     def _check_gates(self) -> None:
         missing = [str(site) for site in in_order(self.directions) if site not in self.gates]
         if self.mode == "two_pass":
-            if len(self.gates) != 1 or any(gate.threshold is None for gate in self.gates.values()):
+            sites = in_order(self.gates)
+            if not sites or any((self.gates[site].threshold is None) == (site == sites[-1]) for site in sites):
                 raise ValueError(
-                    f"Mode 'two_pass' decides at one site by a threshold; got {len(self.gates)} gates. Pass "
-                    "one gate made with .with_threshold(value)."
+                    f"Mode 'two_pass' decides at its last gate site by a threshold, which the sites before it do not "
+                    f"have; got {len(sites)} gates. Make the last one with .with_threshold(value)."
                 )
+            if len(sites) > 1 and any(gate.rms for gate in self.gates.values()):
+                raise ValueError("Gates at several sites read the plain stream; fit them with rms=False.")
         elif self.mode == "constant" and self.gates:
             raise ValueError("Mode 'constant' has no gate; leave `gates` empty or choose another mode.")
         elif self.mode == "published" and missing:
@@ -111,8 +115,8 @@ class Eraser:
 
     @property
     def decision_site(self) -> HookSite | None:
-        """The site at which the only gate is read; `None` with no gate or several."""
-        return next(iter(self.gates)) if len(self.gates) == 1 else None
+        """The site that decides: the last gate site of mode `two_pass`, or that of the only gate; else `None`."""
+        return in_order(self.gates)[-1] if self.mode == "two_pass" or len(self.gates) == 1 else None
 
     @property
     def hidden_size(self) -> int:
@@ -129,8 +133,10 @@ class Eraser:
         return replace(self, **changes)
 
     def with_threshold(self, threshold: float) -> Eraser:
-        """The same eraser with one threshold for all its gates."""
-        return self.with_(gates={site: gate.with_threshold(threshold) for site, gate in self.gates.items()})
+        """The same eraser with one threshold for all its gates, or for the decision of mode `two_pass`."""
+        deciding = (self.decision_site,) if self.mode == "two_pass" else tuple(self.gates)
+        gates = {s: gate.with_threshold(threshold) if s in deciding else gate for s, gate in self.gates.items()}
+        return self.with_(gates=gates)
 
     def check(self, model: nn.Module) -> None:
         """Raise `ValueError` if the eraser was made for another model (blocks, size, configuration)."""

@@ -76,6 +76,17 @@ class Gate:
         value = torch.as_tensor(threshold, dtype=torch.float64).reshape(-1).expand(self.rank).clone()
         return Gate(self.weight, self.bias, value, self.rms)
 
+    def split(self, parts: int) -> list[Gate]:
+        """A gate on the joined streams of `parts` sites, `(..., parts * d)`, as one gate `(k, d)` per site.
+
+        Their values add up to that of the joined gate; offset and threshold stay with the last. `ValueError` where
+        the width is no multiple of `parts`, or the gate is RMS-normalised (a norm of joined streams has no parts).
+        """
+        if self.weight.shape[1] % parts or self.rms:
+            raise ValueError(f"A gate of width {self.weight.shape[1]} (rms={self.rms}) has no {parts} equal parts.")
+        *early, last = self.weight.chunk(parts, dim=1)
+        return [Gate(w, torch.zeros_like(self.bias)) for w in early] + [Gate(last, self.bias, self.threshold)]
+
     def to(self, device: torch.device) -> Gate:
         """The same gate on another device."""
         threshold = None if self.threshold is None else self.threshold.to(device)

@@ -18,7 +18,7 @@ Which call is a prompt?
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class Steering:
     """The handle of an attached eraser: its latest decisions, and where a prompt begins and ends."""
 
     gate_values: dict[HookSite, Tensor]
-    """Gate values `(B, k)` per gate site at the latest prefill."""
+    """Gate values `(B, k)` at the latest prefill: per gate site, or the sum at the decision site of `two_pass`."""
 
     opened: Tensor | None
     """Rows `(B,)` that were steered at the latest prefill; `None` before it."""
@@ -156,10 +156,12 @@ class Steering:
             early = {s: self._reader(s, call, prompt) for s in self._gates if s not in self._directions}
             with read(self._decoder, early), edit(self._decoder, self._edits(call, prompt, decide=True)):
                 return run()
-        site = in_order(self._gates)[0]
+        *early_sites, site = in_order(self._gates)
+        parts: list[Tensor] = []
+        readers = {s: self._part(s, call, prompt, parts) for s in early_sites}
         undo = _remember(cache)
         try:
-            with read(self._decoder, {site: self._reader(site, call, prompt, stop=True)}):
+            with read(self._decoder, {**readers, site: self._reader(site, call, prompt, parts=parts, stop=True)}):
                 return run()
         except _Opened as signal:
             if signal.args[0] is not self:
@@ -168,14 +170,26 @@ class Steering:
         with edit(self._decoder, self._edits(call, prompt)):
             return run()
 
-    def _reader(self, site: HookSite, call: Call, prompt: Prompt, *, stop: bool = False) -> Callable[[Tensor], None]:
-        """Reads the gate of one site at the last prompt token of every row and fixes the amounts."""
+    def _values(self, site: HookSite, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
+        """Gate values `(B, k)` of one site at the last prompt token of every row."""
+        rows = torch.arange(call.batch, device=stream.device)
+        return self._gates[site](stream[rows, (prompt.last - call.past).to(stream.device)])
+
+    def _part(self, site: HookSite, call: Call, prompt: Prompt, parts: list[Tensor]) -> Callable[[Tensor], None]:
+        """Adds the values of one site to the parts of a decision that a later site takes."""
+        return lambda stream: parts.append(self._values(site, call, prompt, stream))
+
+    def _reader(
+        self, site: HookSite, call: Call, prompt: Prompt, *, parts: Sequence[Tensor] = (), stop: bool = False
+    ) -> Callable[[Tensor], None]:
+        """Reads the gate of one site, adds the `parts` of earlier ones, and fixes the amounts."""
         gate = self._gates[site]
-        key = None if len(self._gates) == 1 else site
+        key = None if stop or len(self._gates) == 1 else site
 
         def decide(stream: Tensor) -> None:
-            rows = torch.arange(call.batch, device=stream.device)
-            values = gate(stream[rows, (prompt.last - call.past).to(stream.device)])  # (B, k)
+            values = self._values(site, call, prompt, stream)
+            for part in parts:
+                values = values + part.to(values.device)
             is_open = gate.opens(values)
             by_value = gate.threshold is None or self.eraser.amount == "gate"
             # one push is shared by the requests that open: a prompt that two of them claim is not pushed twice as far

@@ -45,3 +45,8 @@ def of_questions(loaded: Loaded, sets: Mapping[str, Sequence[Question]], **optio
         found[name] = {site: values[start : start + len(rows)] for site, values in everything.items()}
         start += len(rows)
     return found
+
+
+def join(activations: Activations, layers: Sequence[int]) -> Tensor:
+    """The outputs of several blocks side by side, `(N, len(layers) * d)`."""
+    return torch.cat([activations[HookSite(layer, "output")] for layer in layers], dim=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eraser_lib.bench.records import Question
-from eraser_lib.experiments.activations import Activations
+from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.gate import Gate, hard_gate, ridge_gate, stack
 from eraser_lib.moments import Moments
 from eraser_lib.sites import HookSite
@@ -22,6 +22,7 @@ SOLVERS: dict[str, dict[str, object]] = {
     "hard": {"solver": "hard", "energy": 0.99},
     "ridge": {"solver": "ridge", "beta": 5.0, "gamma": 1e-2},
     "ridge_bias": {"solver": "ridge", "beta": 5.0, "gamma": 1e-2, "bias": True},
+    "ridge_middle": {"solver": "ridge", "beta": 0.1, "gamma": 1e-2, "bias": True},
     "ridge_light": {"solver": "ridge", "beta": 0.03, "gamma": 1e-2, "bias": True},
 }
 """Name -> solver and options: the published ratio on uncentred moments, the energy rule, the ridge."""
@@ -70,10 +71,34 @@ def fit_solver(solver: str, forget: Tensor, questions: Sequence[Question], retai
     return fit_requests(name, forget, labels, retain)
 
 
+def fit_joined(
+    solver: str, forget: Activations, questions: Sequence[Question], retain: Activations, layers: Sequence[int]
+) -> Gate:
+    """Fit a solver on the outputs of several blocks side by side, for `activations.join`.
+
+    Blocks are brought to the same root mean square on the retain set first, or the last ones, whose streams are
+    longest, would decide alone; the gate takes the streams as they are. `questions`, errors: see `fit_solver`.
+    """
+    known, kept = join(forget, layers), join(retain, layers)
+    size = kept.shape[1] // len(layers)
+    scale = kept.double().unflatten(1, (len(layers), size)).square().mean(dim=(0, 2)).sqrt().repeat_interleave(size)
+    gate = fit_solver(solver, known / scale, questions, kept / scale)
+    return replace(gate, weight=gate.weight / scale)
+
+
+def readings(count: int) -> list[tuple[int, ...]]:
+    """Where a decision may read, in a model of `count` blocks: one block, or the last two or four joined."""
+    return [(layer,) for layer in range(count)] + [tuple(range(count - n, count)) for n in (2, 4) if n < count]
+
+
+def request_solvers() -> list[str]:
+    """Solvers with one request per person, or per person and kind of prompt: the ridges with an offset."""
+    return [f"{by}{name}" for by in REQUESTS[1:] for name in ("ridge_bias", "ridge_middle", "ridge_light")]
+
+
 def solver_names() -> list[str]:
-    """Every solver of the study by its full name; requests are only combined with the two ridges with an offset."""
-    single = list(SOLVERS)
-    return single + [f"{by}{name}" for by in REQUESTS[1:] for name in ("ridge_bias", "ridge_light")]
+    """Every solver of the study by its full name."""
+    return [*SOLVERS, *request_solvers()]
 
 
 def gate_values(gate: Gate, activations: Tensor) -> Tensor:
@@ -93,20 +118,20 @@ class Opening:
 
 def openings(
     gate: Gate,
-    calibration: Mapping[str, Tensor],
-    test: Mapping[str, Tensor],
+    layers: Sequence[int],
+    calibration: Mapping[str, Activations],
+    test: Mapping[str, Activations],
     alphas: Sequence[float] = (0.01, 0.02, 0.05),
 ) -> list[Opening]:
-    """Calibrate a gate at each alpha on groups of activations and count how much it opens on other groups."""
-    scores = {group: gate_values(gate, rows) for group, rows in calibration.items()}
-    found = []
+    """Calibrate a gate on `layers` at each alpha on groups of prompts and count how much it opens on other groups."""
+    scores = {group: gate_values(gate, join(read, layers)) for group, read in calibration.items()}
+    values = {group: gate_values(gate, join(read, layers)) for group, read in test.items()}
+    openings = []
     for alpha in alphas:
         threshold = calibrate(scores, alpha)
-        rates = {
-            group: float((gate_values(gate, rows) > threshold.value).double().mean()) for group, rows in test.items()
-        }
-        found.append(Opening(alpha, threshold, rates))
-    return found
+        rates = {group: float((found > threshold.value).double().mean()) for group, found in values.items()}
+        openings.append(Opening(alpha, threshold, rates))
+    return openings
 
 
 def by_layer(activations: Activations) -> dict[int, np.ndarray]:
@@ -149,13 +174,35 @@ def roc_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def value_rows(gate: Gate, site: HookSite, activations: Mapping[str, Activations]) -> pd.DataFrame:
+def value_rows(gate: Gate, layers: Sequence[int], activations: Mapping[str, Activations]) -> pd.DataFrame:
     """Gate value of every prompt with its subset."""
     parts = [
-        pd.DataFrame({"subset": name, "gate_value": gate_values(gate, rows[site]).numpy()})
+        pd.DataFrame({"subset": name, "gate_value": gate_values(gate, join(rows, layers)).numpy()})
         for name, rows in activations.items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def joined_table(
+    fit: Mapping[str, Activations], questions: Sequence[Question], calibration: Mapping[str, Activations],
+    test: Mapping[str, Activations],
+) -> pd.DataFrame:  # fmt: skip
+    """Requests per person and kind of prompt on single blocks and on several joined: share of prompts opened.
+
+    One row per reading and solver; `opened@alpha` counts forgotten test prompts, `retain@alpha` retained ones.
+    """
+    rows = []
+    for layers in readings(len(fit["retain"])):
+        for solver in request_solvers():
+            gate = fit_joined(solver, fit["forget"], questions, fit["retain"], layers)
+            row: dict[str, object] = {"blocks": "+".join(map(str, layers)), "solver": solver}
+            for opening in openings(gate, layers, calibration, {name: test[name] for name in ("test", "retain")}):
+                row |= {
+                    f"opened@{opening.alpha}": opening.rates["test"],
+                    f"retain@{opening.alpha}": opening.rates["retain"],
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def describe(opening: Opening) -> dict[str, object]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from torch import Tensor
 
 from eraser_lib import Direction, Eraser, HookSite, Moments
 from eraser_lib.bench import language as lang
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.questions import silence
-from eraser_lib.experiments.activations import Activations
+from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.gates import fit_gate, gate_values
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import Calibration, calibrate
@@ -42,7 +40,8 @@ class Push:
 class Decision:
     """How a prompt is recognised: where the gate reads, how it was fitted, how often it may err."""
 
-    layer: int
+    layers: tuple[int, ...]
+    """Blocks whose outputs are read, joined; the last one decides."""
     solver: str
     """Full name of a solver, see `gates.fit_solver`."""
     alpha: float = 0.01
@@ -53,14 +52,17 @@ class Decision:
 
 
 def corrected(
-    push: Push, decision: Decision, gate: Gate, calibration: dict[str, Tensor],
+    push: Push, decision: Decision, gate: Gate, calibration: Mapping[str, Activations],
     directions: dict[str, Direction], answer: Direction | None = None, **metadata: Any,
 ) -> tuple[Eraser, Calibration]:  # fmt: skip
-    """The corrected form: decide at one late layer by a conformal threshold, steer early.
+    """The corrected form: decide late by a conformal threshold, steer early.
 
-    `calibration`: activations of the decision layer by group. Returns the eraser and its calibration.
+    `gate`: fitted on the joined streams of the decision's layers, see `gates.fit_joined`; `calibration`: activations
+    by group. Returns the eraser and its calibration.
     """
-    threshold = calibrate({g: gate_values(gate, rows) for g, rows in calibration.items()}, decision.alpha)
+    values = {group: gate_values(gate, join(rows, decision.layers)) for group, rows in calibration.items()}
+    threshold = calibrate(values, decision.alpha)
+    read = [HookSite(layer, "output") for layer in decision.layers]
     rank = gate.rank
     sites = [HookSite(layer, "output") for layer in push.layers]
     vectors = {site: directions[push.direction][site].float()[None].repeat(rank, 1) for site in sites}
@@ -69,7 +71,7 @@ def corrected(
         decode = {site: answer[site].float()[None].repeat(rank, 1) for site in sites}
     eraser = Eraser(
         directions=vectors,
-        gates={HookSite(decision.layer, "output"): gate.with_threshold(threshold.value)},
+        gates=dict(zip(read, gate.with_threshold(threshold.value).split(len(read)), strict=True)),
         strength=push.strength, mode="two_pass", scope=push.scope,  # type: ignore[arg-type]
         decode_strength=push.decode_strength, decode_directions=decode,
         metadata={"push": push.describe(), "decision": decision.describe(), **metadata},

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from eraser_lib import Direction, Eraser, HookSite
+from eraser_lib import Direction, Eraser
 from eraser_lib.baselines.ga_diff import GaDiffConfig, ga_diff
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.scores import selection_score
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments import gates
-from eraser_lib.experiments.activations import Activations, of_questions
+from eraser_lib.experiments.activations import Activations, join, of_questions
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected, published
 from eraser_lib.experiments.sets import (
     calibration_sets,
@@ -95,33 +95,37 @@ def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
 
 
 def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.DataFrame]:
-    """The solver and layer that open most dev prompts at `alpha`; ties go to the larger AUC."""
-    fitted = gates.all_gates(dev.activations["fit"]["forget"], dev.fit["forget"], dev.activations["fit"]["retain"])
+    """The solver and the blocks read that open most dev prompts at `alpha`; ties go to the larger AUC.
+
+    Every solver is tried on every single block; those with a request per person also on the last blocks joined.
+    """
+    fit, select = dev.activations["fit"], dev.activations["select"]
+    several = gates.request_solvers()
     rows = []
-    for solver, per_site in fitted.items():
-        for site, gate in per_site.items():
-            scores = {g: gates.gate_values(gate, a[site]) for g, a in dev.activations["calibrate"].items()}
-            threshold = calibrate(scores, alpha)
-            up = gates.gate_values(gate, dev.activations["select"]["dev"][site])
-            down = gates.gate_values(gate, dev.activations["select"]["kept"][site])
+    for layers in gates.readings(len(fit["retain"])):
+        for solver in several if len(layers) > 1 else gates.solver_names():
+            gate = gates.fit_joined(solver, fit["forget"], dev.fit["forget"], fit["retain"], layers)
+            groups = dev.activations["calibrate"].items()
+            threshold = calibrate({g: gates.gate_values(gate, join(read, layers)) for g, read in groups}, alpha)
+            up, down = (gates.gate_values(gate, join(select[name], layers)) for name in ("dev", "kept"))
             rows.append({
-                "solver": solver, "layer": site.layer, "alpha": alpha,
+                "solver": solver, "layers": layers, "alpha": alpha,
                 "opened": float((up > threshold.value).double().mean()),
                 "kept_opened": float((down > threshold.value).double().mean()),
                 "auc": auc(up.numpy(), down.numpy()),
             })  # fmt: skip
     table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
     best = table.iloc[0]
-    return Decision(int(best["layer"]), str(best["solver"]), alpha), table
+    return Decision(best["layers"], str(best["solver"]), alpha), table
 
 
 def dev_eraser(dev: Dev, push: Push, decision: Decision) -> Eraser:
     """The corrected eraser of the dev people."""
-    site = HookSite(decision.layer, "output")
     fit = dev.activations["fit"]
-    gate = gates.fit_solver(decision.solver, fit["forget"][site], dev.fit["forget"], fit["retain"][site])
-    calibration = {group: rows[site] for group, rows in dev.activations["calibrate"].items()}
-    return corrected(push, decision, gate, calibration, dev.directions, dev.directions.get("answer"))[0]
+    gate = gates.fit_joined(decision.solver, fit["forget"], dev.fit["forget"], fit["retain"], decision.layers)
+    return corrected(push, decision, gate, dev.activations["calibrate"], dev.directions, dev.directions.get("answer"))[
+        0
+    ]
 
 
 def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> tuple[Push, pd.DataFrame]:

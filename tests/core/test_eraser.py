@@ -131,8 +131,10 @@ def test_impossible_erasers_are_refused() -> None:
     one, gate = {EARLY: torch.ones(1, 4)}, Gate(torch.ones(1, 4), torch.zeros(1))
     with pytest.raises(ValueError, match="one of two_pass"):
         Eraser(directions=one, mode="three_pass")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="decides at one site by a threshold"):
+    with pytest.raises(ValueError, match="decides at its last gate site by a threshold"):
         Eraser(directions=one, gates={SITE: gate})
+    with pytest.raises(ValueError, match="which the sites before it do not"):
+        Eraser(directions=one, gates={EARLY: gate.with_threshold(0), SITE: gate.with_threshold(0)})
     with pytest.raises(ValueError, match="has no gate; leave"):
         Eraser(directions=one, gates={SITE: gate}, mode="constant")
     with pytest.raises(ValueError, match=r"missing at 0\.output"):

@@ -176,3 +176,15 @@ def test_errors() -> None:
         stack([Gate(torch.ones(1, 2), torch.zeros(1)), Gate(torch.ones(1, 2), torch.zeros(1), rms=True)])
     with pytest.raises(ValueError, match=r"Gate\.bias"):
         Gate(torch.ones(1, 2), torch.zeros(2))
+
+
+def test_a_split_gate_adds_up_to_the_joined_one() -> None:
+    generator = torch.Generator().manual_seed(3)
+    gate = Gate(torch.randn(2, 12, generator=generator).double(), torch.randn(2, generator=generator).double())
+    h = torch.randn(5, 12, generator=generator).double()
+    parts = gate.with_threshold(0.5).split(3)
+    total = sum(part(chunk) for part, chunk in zip(parts, h.chunk(3, dim=1), strict=True))
+    torch.testing.assert_close(total, gate(h), rtol=1e-12, atol=1e-12)
+    assert [part.threshold is None for part in parts] == [True, True, False]
+    with pytest.raises(ValueError, match="no 5 equal parts"):
+        gate.split(5)

@@ -111,6 +111,34 @@ def test_two_pass_with_every_gate_open_equals_constant_steering(tiny, side) -> N
         assert torch.equal(tiny.logits(inputs), constant)
 
 
+def test_gates_at_several_sites_decide_as_one_gate_on_their_joined_streams(tiny, side, tmp_path) -> None:
+    inputs = tiny.inputs(side=side)
+    sites = [HookSite(1), DECISION, HookSite(3)]
+    streams = run_capture(tiny.model, inputs, sites)
+    joined = torch.cat([streams[site].double() for site in sites], dim=1)
+    gate = Gate(torch.cat([vector(20 + i, 2) for i in range(3)], dim=1) / 6, torch.tensor([0.3, -0.2]))
+    expected = gate(joined)
+    middle = expected.max(dim=1).values.sort().values[1:3].mean().item()
+    parts = gate.with_threshold(middle).split(3)
+    one = Eraser(
+        directions={site: vector(i, 2) for i, site in enumerate(STEERED)}, gates=dict(zip(sites, parts, strict=True))
+    )
+    assert one.decision_site == HookSite(3)
+    with one.attach(tiny.model) as handle:
+        found = tiny.logits(inputs)
+    values = handle.gate_values[HookSite(3)]
+    torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(handle.opened, (values > middle).any(dim=1))
+    assert 0 < int(handle.opened.sum()) < len(handle.opened)
+    plain = tiny.logits(inputs)
+    real = inputs["attention_mask"].bool()
+    for row, is_open in enumerate(handle.opened):
+        assert torch.equal(found[row][real[row]], plain[row][real[row]]) != bool(is_open)
+    one.save_pretrained(tmp_path, model=tiny.model)
+    with Eraser.from_pretrained(tmp_path, model=tiny.model).attach(tiny.model):
+        assert torch.equal(tiny.logits(inputs), found)
+
+
 # --- (e) the patch itself -----------------------------------------------------------------------------------
 
 

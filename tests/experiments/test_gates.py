@@ -12,6 +12,7 @@ from torch import Tensor
 from eraser_lib.direction import Direction
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments import gates, store
+from eraser_lib.experiments.activations import join
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.moments import Moments
 from eraser_lib.sites import HookSite
@@ -74,8 +75,9 @@ def test_solver_names_say_how_many_requests_there_are(clouds: dict[str, Tensor])
 
 def test_a_calibrated_gate_opens_for_the_forgotten_and_keeps_its_promise(clouds: dict[str, Tensor]) -> None:
     gate = gates.fit_gate("ridge_bias", clouds["ada"], Moments.of(clouds["retain"].double()))
-    groups = {"people": clouds["calibrate"]}
-    found = gates.openings(gate, groups, {"test": clouds["test"], "other": clouds["other"], **groups})
+    read = {name: {HookSite(0): rows} for name, rows in clouds.items()}
+    groups = {"people": read["calibrate"]}
+    found = gates.openings(gate, [0], groups, {"test": read["test"], "other": read["other"], **groups})
     assert [opening.alpha for opening in found] == [0.01, 0.02, 0.05]
     for opening in found:
         assert opening.rates["test"] > 0.9
@@ -85,6 +87,26 @@ def test_a_calibrated_gate_opens_for_the_forgotten_and_keeps_its_promise(clouds:
     limits = [opening.calibration.value for opening in found]
     assert limits == sorted(limits, reverse=True)
     assert limits[0] > limits[2]
+
+
+def test_a_joined_gate_weighs_blocks_by_what_they_tell(clouds: dict[str, Tensor]) -> None:
+    """The second block is a longer and noisier copy: its length alone does not outvote the first one."""
+    noise = torch.Generator().manual_seed(4)
+
+    def noisy(rows: Tensor) -> dict[HookSite, Tensor]:
+        return {HookSite(0): rows, HookSite(1): 50 * (rows + 0.3 * torch.randn(rows.shape, generator=noise))}
+
+    fit, retain = noisy(clouds["ada"]), noisy(clouds["retain"])
+    questions = [replace(q, person="ada") for q in general_questions(len(clouds["ada"]), "fit")]
+    gate = gates.fit_joined("person:ridge_middle", fit, questions, retain, (0, 1))
+    values = gates.gate_values(gate, join(retain, (0, 1)))
+    assert values.median().abs() < 1e-6
+    assert values.quantile(gates.TAIL) == pytest.approx(1, abs=1e-6)
+    single = gates.fit_joined("person:ridge_middle", fit, questions, retain, (0,))
+    plain = gates.fit_solver("person:ridge_middle", fit[HookSite(0)], questions, retain[HookSite(0)])
+    rows = clouds["test"]
+    assert torch.allclose(gates.gate_values(single, rows), gates.gate_values(plain, rows), atol=1e-5)
+    assert (gates.gate_values(gate, join(noisy(rows), (0, 1))) > 1).double().mean() > 0.9
 
 
 def test_rows_without_a_person_are_an_error() -> None:
