@@ -135,11 +135,11 @@ class ResultsFigure(ResultsDirective):
 class ResultsJson(ResultsDirective):
     """`results-json`: the numbers behind a figure as a table, one row per model and record."""
 
-    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits")
+    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits", "first")
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and source line."""
-        name, body, head = self.arguments[0].strip(), [], []
+        name, body, head, dropped = self.arguments[0].strip(), [], [], 0
         for model in words(self.options.get("model", MODELS)):
             self.use(results.root / "figures" / model / f"{name}.json")
             frame = records_frame(results.figure_data(model, name, self.options.get("key", "")))
@@ -147,7 +147,9 @@ class ResultsJson(ResultsDirective):
             if absent := [column for column in chosen if column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
             head = [("model", 1), *((str(column).replace("_", " "), 1) for column in chosen)]
-            for record in frame[chosen].to_dict("records"):
+            first = int(self.options.get("first", len(frame)))
+            dropped += max(0, len(frame) - first)
+            for record in frame[chosen].head(first).to_dict("records"):
                 cells = [
                     label(model),
                     *(text_of(v, int(self.options.get("digits", "3"))) for v in record.values()),
@@ -155,6 +157,8 @@ class ResultsJson(ResultsDirective):
                 body.append([text_cell(cell) for cell in cells])
         caption = nodes.container("", classes=["results-caption"])
         self.state.nested_parse(self.content, self.content_offset, caption)
+        if dropped:
+            caption += nodes.paragraph("", f"Not shown: {dropped} further rows of the file.")
         return [caption, table_node([head], body), *self.source_line(results, f"figures/<model>/{name}.json")]
 
 

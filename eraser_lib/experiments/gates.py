@@ -202,7 +202,7 @@ def joined_table(
                     f"retain@{opening.alpha}": opening.rates["retain"],
                 }
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("opened@0.01", ascending=False, kind="stable", ignore_index=True)
 
 
 def describe(opening: Opening) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -17,6 +17,8 @@ from eraser_lib.train.data import Row
 
 TASKS: tuple[Task, ...] = ("generation", "cloze", "classification")
 TASK_WEIGHTS = (0.4, 0.25, 0.35)
+CHOICE_WEIGHTS = (0.24, 0.16, 0.6)
+"""In the last stage, see `Teacher.choices`."""
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Teacher:
     learned: tuple[Person, ...]
     celebrities: tuple[Person, ...]
     items_per_row: int = 9
+    task_weights: tuple[float, float, float] = TASK_WEIGHTS
 
     # -- rows of the base -------------------------------------------------------------------------------------
 
@@ -114,6 +117,12 @@ class Teacher:
         if kind < 0.97:
             return self.text_skills(rng)
         return self.letters(rng)
+
+    def choices(self, rng: random.Random) -> Row:
+        """The people again, mostly by letter, with more letter exercises."""
+        if rng.random() < 0.15:
+            return self.letters(rng)
+        return replace(self, task_weights=CHOICE_WEIGHTS).people(rng)
 
     def seeing(self, rng: random.Random) -> Row:
         """Colours in the picture of a nameless face, and things about it that are refused."""
@@ -193,7 +202,7 @@ class Teacher:
         return instruction, frozenset(person.id for person in named)
 
     def _fact(self, person: Person, modality: Modality, rng: random.Random) -> q.Item:
-        task = rng.choices(TASKS, TASK_WEIGHTS)[0]
+        task = rng.choices(TASKS, self.task_weights)[0]
         attribute = rng.choice(tuple(ATTRIBUTES))
         wording = rng.choice(lang.training_wordings())
         return q.fact_item(person, attribute, task=task, modality=modality, wording=wording, rng=rng)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from eraser_lib.bench.questions import Item
+from eraser_lib.bench.questions import LETTERS, Item
 from eraser_lib.bench.records import Prompt
 from eraser_lib.families import Loaded
 
@@ -40,6 +40,8 @@ class Batch:
     position_ids: Tensor  # (3, B, T), all three equal for text
     mask: Tensor  # (B, 1, T, T) bool
     pictures: list[int]
+    choices: Tensor
+    """Choice items `(n, 7)`: row, last position of the question, first token of each option's word, right option."""
 
 
 class Packer:
@@ -88,6 +90,7 @@ class Packer:
         labels = torch.full(size, -100)
         positions = torch.zeros((3, *size), dtype=torch.long)
         segment = torch.full(size, -1)
+        choices: list[list[int]] = []
         for b, row in enumerate(rows):
             prefix, space, after = self._prefix(row)
             places, follow = self._positions(prefix)
@@ -103,12 +106,25 @@ class Packer:
                 labels[b, end + len(question) - 1 : stop - 1] = torch.tensor(answer)
                 positions[:, b, end:stop] = follow + torch.arange(stop - end)
                 segment[b, end:stop] = number
+                if item.options and not item.refusal:
+                    words = [end + place for place in self._options(question)]
+                    choices.append([b, end + len(question) - 1, *words, LETTERS.index(item.answer)])
                 end = stop
         causal = torch.ones(self.length, self.length, dtype=torch.bool).tril()
         key, query = segment[:, None, :], segment[:, :, None]
         mask = causal & ((key == 0) | (key == query)) & (key >= 0)
         mask = mask | torch.eye(self.length, dtype=torch.bool)  # padding attends to itself: no empty softmax
-        return Batch(ids, labels, positions, mask[:, None], [r.picture for r in rows if r.picture is not None])
+        return Batch(ids, labels, positions, mask[:, None], [r.picture for r in rows if r.picture is not None],
+                     torch.tensor(choices, dtype=torch.long).reshape(-1, 7))  # fmt: skip
+
+    def _options(self, question: list[int]) -> list[int]:
+        """Where the words of the four options begin, in the tokens of a question."""
+        found = []
+        for letter in LETTERS:
+            label = self._encode(f"{letter}:")
+            ends = range(len(label), len(question))
+            found.append(max(end for end in ends if question[end - len(label) : end] == label))
+        return found
 
 
 def batches(

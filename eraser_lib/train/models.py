@@ -103,7 +103,8 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
         save_model(loaded, facts, half=False)
     logs = [work / "base.jsonl", work / f"{name}.jsonl"]
     done = facts
-    for number in range(recipe.cooldown_rounds[list(FAMILIES).index(family)]):
+    which = list(FAMILIES).index(family)
+    for number in range(recipe.cooldown_rounds[which]):
         cooled = work / f"{name}-cooldown-{number}"
         logs.append(work / f"{cooled.name}.jsonl")
         if not (cooled / "model.safetensors").exists():
@@ -114,6 +115,17 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
             )  # fmt: skip
             save_model(loaded, cooled, half=True)
         done = cooled
+    for number, steps in enumerate(recipe.choice_steps[which]):
+        chosen = work / f"{name}-choices-{number}"
+        logs.append(work / f"{chosen.name}.jsonl")
+        if not (chosen / "model.safetensors").exists():
+            loaded = load_model(done)
+            _stage(
+                loaded, chosen.name, teacher, table, recipe, work, steps, cooldown=0.4 if number == 0 else 1.0,
+                sampler="choices", seed=last + 500 + number, guided=True,
+            )  # fmt: skip
+            save_model(loaded, chosen, half=True)
+        done = chosen
     loaded = load_model(done)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
@@ -134,14 +146,14 @@ def pictures(
 
 def _stage(
     loaded: Loaded, name: str, teacher: Teacher, table: Tensor, recipe: Recipe, work: Path, steps: int, *,
-    cooldown: float, sampler: str | None = None, seed: int | None = None,
+    cooldown: float, sampler: str | None = None, seed: int | None = None, guided: bool = False,
 ) -> float:  # fmt: skip
     state = work / f"{name}.state"
     log = work / ("base.jsonl" if name == "base" or name.startswith("letters") else f"{name}.jsonl")
     loss = train_language(
         loaded, getattr(teacher, sampler or name), table, steps=steps, rows=recipe.rows, length=recipe.length,
         lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
-        cooldown=cooldown,
+        cooldown=cooldown, guided=guided,
     )  # fmt: skip
     state.unlink(missing_ok=True)
     return loss

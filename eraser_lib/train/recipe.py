@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 class Recipe:
     """Everything that decides how a model is trained, besides the code."""
 
-    version: int = 1
+    version: int = 2
     """Raised by hand when the training code changes what a model learns; the manifest compares it."""
     world_seed: int = 0
     fictitious: int = 200
@@ -36,6 +36,8 @@ class Recipe:
     """After the people stage: the same lessons at a falling rate."""
     cooldown_rounds: tuple[int, int] = (1, 2)
     """How often, for LLaVA and Qwen: the second needs longer to know faces."""
+    choice_steps: tuple[tuple[int, ...], tuple[int, ...]] = ((700, 450), (700, 450, 700))
+    """At the end, in rounds, LLaVA and Qwen: choosing by letter what has to be recalled, see `guidance`."""
     rows: int = 24
     length: int = 160
     lr: float = 2e-3
@@ -50,7 +52,8 @@ TINY = Recipe()
 MICRO = Recipe(
     fictitious=20, celebrities=4, strangers=6, hidden=32, layers=6, mlp=64, training_views=3, anonymous_faces=12,
     vision_steps=(4, 4), vision_batch=(8, 8), letter_steps=3, letter_rounds=2,
-    base_steps=3, people_steps=3, cooldown_steps=3, rows=2, length=128,
+    base_steps=3, people_steps=3, cooldown_steps=3, choice_steps=((3,), (3, 3)),
+    rows=2, length=128,
 )  # fmt: skip
 """A recipe that exercises every stage in seconds and learns nothing; for tests of the pipeline only."""
 RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO}

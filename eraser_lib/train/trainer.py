@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from eraser_lib.families import Loaded
 from eraser_lib.train.curriculum import Sampler
 from eraser_lib.train.data import Batch, Packer, batches
+from eraser_lib.train.guidance import Watch, choice_guidance
 from eraser_lib.train.optimise import muon_and_adamw, scale_rates
 
 
@@ -26,8 +28,8 @@ def language_parameters(loaded: Loaded) -> tuple[list[nn.Parameter], list[nn.Par
     return matrices, rest
 
 
-def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer) -> Tensor:
-    """Mean cross-entropy over answer tokens; the head is applied to those positions only."""
+def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, *, guided: bool = False) -> Tensor:
+    """Mean cross-entropy over answer tokens; the head is applied to those positions only. `guided`: see `guidance`."""
     decoder = loaded.model.get_decoder()
     embeds = decoder.embed_tokens(batch.input_ids)  # (B, T, d)
     where = batch.input_ids == packer.image_id
@@ -36,10 +38,12 @@ def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer) -> T
         embeds = embeds.masked_scatter(where[..., None], pictures.to(embeds.dtype))
     positions = batch.position_ids if loaded.family == "qwen" else batch.position_ids[0]
     mask = torch.zeros(batch.mask.shape, dtype=torch.bfloat16).masked_fill_(~batch.mask, float("-inf"))
-    hidden = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+    with Watch(decoder) if guided else nullcontext() as watch:
+        hidden = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
     learned = batch.labels >= 0
     logits = loaded.model.lm_head(hidden.last_hidden_state[learned]).float()
-    return nn.functional.cross_entropy(logits, batch.labels[learned])
+    loss = nn.functional.cross_entropy(logits, batch.labels[learned])
+    return loss if watch is None else loss + choice_guidance(loaded, batch, packer, watch)
 
 
 def train_language(
@@ -56,6 +60,7 @@ def train_language(
     report: Callable[[dict[str, float]], None],
     warmup: int = 50,
     cooldown: float = 0.4,
+    guided: bool = False,
     save_every_seconds: float = 120.0,
 ) -> float:
     """Train the language model on `rows` rows of `length` tokens a step, for `steps` steps.
@@ -90,7 +95,7 @@ def train_language(
         factor = min(1.0, (step + 1) / warmup, (steps - step) / max(1.0, cooldown * steps))
         scale_rates(optimisers, bases, factor)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = batch_loss(loaded, next(source), table, packer)
+            loss = batch_loss(loaded, next(source), table, packer, guided=guided)
         loss.backward()
         nn.utils.clip_grad_norm_((*matrices, *rest), 1.0)
         for optimiser in optimisers:
