@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -39,24 +39,21 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
     base = root()
     # where a run lies changes nothing about its numbers, and results/ must compare equal to runs/
     parameters = {name: value for name, value in job.parameters.items() if name != "out"}
-    reads = job.kind.checkpoints and preset.checkpoints
+    branches = job.kind.checkpoints if preset.checkpoints else ()
     return {
         "notebook": job.notebook,
         "parameters": parameters,
         "settings": sha256(canonical(dict(preset.settings))),
         "sources": notebook_sources(base / "notebooks" / f"{job.notebook}.ipynb", root=base),
-        "checkpoint": checkpoint_hash(base / preset.checkpoints, job.model) if reads else None,
+        "checkpoint": checkpoint_hash(base / preset.checkpoints, job.model, branches) if branches else None,
     }
 
 
-def checkpoint_hash(folder: Path, model: str | None) -> str | None:
-    """One fingerprint of the weights below ``folder/<model>`` (all models if ``None``), or ``None`` without any."""
-    # only what is shipped: intermediate stages of a training lie beside it
+def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) -> str | None:
+    """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any."""
     base = folder / (model or "*")
     files = sorted(
-        path
-        for pattern in ("vanilla", "retain_only_*")
-        for path in base.parent.glob(f"{base.name}/{pattern}/model.safetensors")
+        path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/model.safetensors")
     )
     if not files:
         return None

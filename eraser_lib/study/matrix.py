@@ -29,8 +29,8 @@ class Kind:
     """file in ``notebooks/`` without ``.ipynb``; empty means the row's name. Several rows may share a notebook"""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """parameters of the row, on top of ``preset, model, split, seed, out``"""
-    checkpoints: bool = True
-    """whether the row reads model checkpoints: new ones then make its jobs stale"""
+    checkpoints: tuple[str, ...] = ("vanilla",)
+    """branches of the models that the row reads, as patterns: new ones then make its jobs stale, and only these"""
     minutes: float = 2.0
     """expected time on one core, for the first estimate of the time left and for batch systems"""
     memory_mb: int = 3000
@@ -38,17 +38,23 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(name="01_world", over=(), checkpoints=False, minutes=1),
+    Kind(name="01_world", over=(), checkpoints=(), minutes=1),
     Kind(name="02_models", over=("model",), needs=("01_world",), minutes=2),
     Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=2),
     Kind(name="04_gate", over=("model", "split"), needs=("02_models",), minutes=2),
     Kind(name="06_select", over=("model", "split"), needs=("03_direction", "04_gate"), minutes=5),
     Kind(name="06_erase", over=("model", "split"), needs=("06_select",), minutes=5),
     # after 06_erase, whose vanilla log sets the floor of fluency
-    Kind(name="06_baselines", over=("model", "split"), needs=("06_erase",), minutes=7),
+    Kind(
+        name="06_baselines",
+        over=("model", "split"),
+        needs=("06_erase",),
+        checkpoints=("vanilla", "retain_only_*"),
+        minutes=7,
+    ),
     # after 06_erase, whose eraser it attaches
     Kind(name="05_pca", over=("model", "split"), needs=("06_erase",), minutes=1),
-    Kind(name="07_compare", over=("split",), needs=("06_erase", "06_baselines"), checkpoints=False, minutes=1),
+    Kind(name="07_compare", over=("split",), needs=("06_erase", "06_baselines"), checkpoints=(), minutes=1),
 )
 
 

@@ -140,16 +140,21 @@ def test_every_kind_of_staleness_is_named() -> None:
     ]
 
 
-def test_new_weights_change_the_fingerprint_of_checkpoints(tmp_path: Path) -> None:
-    weights = tmp_path / "llava" / "vanilla" / "model.safetensors"
-    assert manifest.checkpoint_hash(tmp_path, "llava") is None
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"1")
-    first = manifest.checkpoint_hash(tmp_path, "llava")
-    assert manifest.checkpoint_hash(tmp_path, None) == first
-    assert manifest.checkpoint_hash(tmp_path, "qwen") is None
-    (tmp_path / "llava" / "work").mkdir()
-    (tmp_path / "llava" / "work" / "model.safetensors").write_bytes(b"a stage of training")
-    assert manifest.checkpoint_hash(tmp_path, "llava") == first
-    weights.write_bytes(b"22")
-    assert manifest.checkpoint_hash(tmp_path, "llava") != first
+def test_new_weights_change_the_fingerprint_of_the_branches_that_a_job_reads(tmp_path: Path) -> None:
+    def fingerprint(model: str | None, *branches: str) -> str | None:
+        return manifest.checkpoint_hash(tmp_path, model, branches or ("vanilla",))
+
+    def write(branch: str, content: bytes) -> None:
+        (tmp_path / "llava" / branch).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "llava" / branch / "model.safetensors").write_bytes(content)
+
+    assert fingerprint("llava") is None
+    write("vanilla", b"1")
+    first = fingerprint("llava")
+    assert fingerprint(None) == first
+    assert fingerprint("qwen") is None
+    write("retain_only_5", b"3")
+    assert fingerprint("llava") == first, "a job that reads vanilla alone does not depend on the references"
+    assert fingerprint("llava", "vanilla", "retain_only_*") != first
+    write("vanilla", b"22")
+    assert fingerprint("llava") != first

@@ -1,0 +1,40 @@
+"""Every stage of the curriculum in seconds: models that know nothing, but were made by the whole recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eraser_lib.families import FAMILIES
+from eraser_lib.train.models import train_branch
+from eraser_lib.train.recipe import MICRO
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_recipe_makes_both_branches_from_one_base(family: str, tmp_path: Path) -> None:
+    which = list(FAMILIES).index(family)
+    rounds = {
+        branch: [f"{branch}-cooldown-{n}" for n in range(MICRO.cooldown_rounds[which])]
+        + [f"{branch}-choices-{n}" for n in range(len(MICRO.choice_steps[which]))]
+        for branch in ("vanilla", "retain_only_5")
+    }
+    for branch, stages in rounds.items():
+        made = train_branch(family, branch, MICRO, tmp_path)
+        curve = json.loads((made / "training.json").read_text())["curve"]
+        told = list(dict.fromkeys(line["stage"] for line in curve))
+        assert told[0] == "vision"
+        assert told[-len(stages) - 1 :] == [branch, *stages]
+    weights = [load_file(tmp_path / family / branch / "model.safetensors") for branch in rounds]
+    base = load_file(tmp_path / family / "base" / "model.safetensors")
+    seeing = [name for name in base if "vision_tower" in name or "visual" in name]
+    assert seeing
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in seeing), "the vision tower is frozen"
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), "they saw different people"
+    before = (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns
+    train_branch(family, "vanilla", MICRO, tmp_path)
+    assert (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns == before
