@@ -135,9 +135,14 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap
     def height(y: float) -> float:
         return float(axes.transAxes.inverted().transform(axes.transData.transform((0.0, y)))[1])
 
-    at = -math.inf
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        at = max(height(y), at + gap)
+    ordered = sorted(ends, key=lambda end: end[1])
+    places: list[float] = []
+    for _, y, _, _ in ordered:
+        places.append(max(height(y), places[-1] + gap if places else -math.inf))
+    limit = max(1.0, max((height(y) for _, y, _, _ in ordered), default=1.0))
+    for index in reversed(range(len(places))):  # what went over the top comes down again
+        places[index], limit = min(places[index], limit), min(places[index], limit) - gap
+    for (x, _, text, colour), at in zip(ordered, places, strict=True):
         axes.annotate(
             text, (x, at), xycoords=("data", "axes fraction"), xytext=(6, 0), textcoords="offset points",
             va="center", color=colour, fontsize=9, annotation_clip=False,

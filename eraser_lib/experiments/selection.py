@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ from eraser_lib.experiments.sets import (
 from eraser_lib.experiments.study import Study
 from eraser_lib.families import Loaded
 from eraser_lib.threshold import calibrate
+
+GAIN = 0.01
+"""What a stronger push must gain to be followed by a stronger one still."""
 
 
 @dataclass
@@ -133,9 +137,11 @@ def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> t
 
     What an opened prompt answers does not depend on the gate, so every candidate is tried without one, on `prompts`
     dev rows. The measure is the share of dev rows that are refused fluently without the fact, minus the mean answer
-    probability; a strength at the edge of its grid is followed by twice that strength.
+    probability. A best strength at the edge of its grid is followed by twice that strength, for as long as that gains
+    more than `GAIN`.
     """
     rows, tried, queue = [], [], list(candidates)
+    before = -math.inf
     sample = dev.forget[:: max(1, len(dev.forget) // prompts)]
     while queue:
         push = queue.pop(0)
@@ -152,7 +158,8 @@ def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> t
         tried.append(push)
         edge = max(p.strength for p in tried)
         best = max(rows, key=lambda r: r["measure"])
-        if not queue and best["strength"] == edge and edge < 16:
+        if not queue and best["strength"] == edge and edge < 16 and best["measure"] - before > GAIN:
+            before = best["measure"]
             queue.append(replace(tried[rows.index(best)], strength=2 * edge))
     best_index = max(range(len(rows)), key=lambda i: rows[i]["measure"])
     return tried[best_index], pd.DataFrame(rows).sort_values("measure", ascending=False, ignore_index=True)

@@ -114,8 +114,14 @@ def auc_by_layer(numbers: pd.DataFrame) -> Figure:
 
     Args:
         numbers: what `roc_numbers` returns.
+
+    Raises:
+        ValueError: more solvers than there are colours to tell them apart.
     """
-    with canvas(size=(6.4, 3.6)) as (figure, axes):
+    solvers = numbers["solver"].unique()
+    if len(solvers) > len(PALETTE):
+        raise ValueError(f"{len(solvers)} solvers, but {len(PALETTE)} lines can be told apart; pass fewer of them.")
+    with canvas(size=(6.4, 4.2)) as (figure, axes):
         panel: Axes = axes[0, 0]
         ends = []
         for colour, (solver, group) in zip(PALETTE, numbers.groupby("solver"), strict=False):
