@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -38,51 +39,65 @@ def fit_gate(name: str, forget: Tensor, retain: Moments) -> Gate:
     return solver(forget.double(), retain, **options)  # type: ignore[arg-type]
 
 
-def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tensor) -> Gate:
+def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tensor, half: Tensor) -> Gate:
     """One request per label, stacked: rank k. `name` is the solver of each.
 
-    Each request's values on the retain rows are brought to median 0 and 99.8 % quantile 1, so that one threshold
+    Each request's values on retained prompts are brought to median 0 and 99.8 % quantile 1, so that one threshold
     serves all: it is the upper tail of retained prompts that a threshold cuts, and the tails of requests differ more
-    than their standard deviations. `forget`: `(N, d)` with one label per row; `retain`: `(M, d)`.
+    than their standard deviations. The tail is measured out of sample: each half of the retain rows by a gate fitted
+    with the other half, since a ridge is quietest on the rows that it was fitted on. `forget`: `(N, d)` with one label
+    per row; `retain`: `(M, d)`; `half`: bool `(M,)`, no person in both halves.
     """
-    moments = Moments.of(retain.double())
+    rows = retain.double()
+    whole, parts = Moments.of(rows), [(part, Moments.of(rows[~part])) for part in (half, ~half)]
     gates = []
     for label in dict.fromkeys(labels):
-        mine = torch.tensor([other == label for other in labels])
-        gate = fit_gate(name, forget[mine], moments)
-        values = gate(retain.double())[:, 0]
+        mine = forget[torch.tensor([other == label for other in labels])]
+        values = torch.empty(len(rows), dtype=torch.float64)
+        for part, others in parts:
+            values[part] = fit_gate(name, mine, others)(rows[part])[:, 0]
         centre = values.median()
         spread = values.quantile(TAIL) - centre
+        gate = fit_gate(name, mine, whole)
         gates.append(replace(gate, weight=gate.weight / spread, bias=(gate.bias - centre) / spread))
     return stack(gates)
 
 
-def fit_solver(solver: str, forget: Tensor, questions: Sequence[Question], retain: Tensor) -> Gate:
+def halves(questions: Sequence[Question]) -> Tensor:
+    """A split of questions, bool `(N,)`: all that are about one person fall into the same half."""
+    return torch.tensor([zlib.crc32((question.person or question.id).encode()) % 2 == 1 for question in questions])
+
+
+def fit_solver(
+    solver: str, forget: Tensor, retain: Tensor, rows: Mapping[str, Sequence[Question]]
+) -> Gate:  # fmt: skip
     """Fit a solver by its full name, such as `ridge`, `person:ridge_bias` or `person+modality:ridge_light`.
 
-    `questions` are those behind the forget rows. `ValueError` for a question about nobody.
+    `rows`: the questions behind the activations, `forget` and `retain`. `ValueError` for a forget question about
+    nobody.
     """
     by, _, name = solver.rpartition(":")
     if not by:
         return fit_gate(name, forget, Moments.of(retain.double()))
-    if any(question.person is None for question in questions):
+    if any(question.person is None for question in rows["forget"]):
         raise ValueError("every forget row must be about a person here")
-    labels = [f"{q.person}" if by == "person" else f"{q.person} {q.modality}" for q in questions]
-    return fit_requests(name, forget, labels, retain)
+    labels = [f"{q.person}" if by == "person" else f"{q.person} {q.modality}" for q in rows["forget"]]
+    return fit_requests(name, forget, labels, retain, halves(rows["retain"]))
 
 
 def fit_joined(
-    solver: str, forget: Activations, questions: Sequence[Question], retain: Activations, layers: Sequence[int]
+    solver: str, fit: Mapping[str, Activations], rows: Mapping[str, Sequence[Question]], layers: Sequence[int]
 ) -> Gate:
     """Fit a solver on the outputs of several blocks side by side, for `activations.join`.
 
-    Blocks are brought to the same root mean square on the retain set first, or the last ones, whose streams are
-    longest, would decide alone; the gate takes the streams as they are. `questions`, errors: see `fit_solver`.
+    `fit`: activations of the sets `forget` and `retain`; `rows`: the questions behind them. Blocks are brought to the
+    same root mean square on the retain set first, or the last ones, whose streams are longest, would decide alone;
+    the gate takes the streams as they are. Errors: see `fit_solver`.
     """
-    known, kept = join(forget, layers), join(retain, layers)
+    known, kept = join(fit["forget"], layers), join(fit["retain"], layers)
     size = kept.shape[1] // len(layers)
     scale = kept.double().unflatten(1, (len(layers), size)).square().mean(dim=(0, 2)).sqrt().repeat_interleave(size)
-    gate = fit_solver(solver, known / scale, questions, kept / scale)
+    gate = fit_solver(solver, known / scale, kept / scale, rows)
     return replace(gate, weight=gate.weight / scale)
 
 
@@ -145,12 +160,11 @@ def eigenvalues(moments: Moments) -> np.ndarray:
 
 
 def all_gates(
-    forget: Activations, questions: Sequence[Question], retain: Activations
+    fit: Mapping[str, Activations], rows: Mapping[str, Sequence[Question]]
 ) -> dict[str, dict[HookSite, Gate]]:
-    """Every solver at every site; `questions` are those behind the forget rows."""
+    """Every solver at every single block; arguments as for `fit_joined`."""
     return {
-        name: {site: fit_solver(name, rows, questions, retain[site]) for site, rows in forget.items()}
-        for name in solver_names()
+        name: {site: fit_joined(name, fit, rows, (site.layer,)) for site in fit["forget"]} for name in solver_names()
     }
 
 
@@ -184,25 +198,26 @@ def value_rows(gate: Gate, layers: Sequence[int], activations: Mapping[str, Acti
 
 
 def joined_table(
-    fit: Mapping[str, Activations], questions: Sequence[Question], calibration: Mapping[str, Activations],
-    test: Mapping[str, Activations],
+    fit: Mapping[str, Activations], rows: Mapping[str, Sequence[Question]],
+    calibration: Mapping[str, Activations], test: Mapping[str, Activations],
 ) -> pd.DataFrame:  # fmt: skip
     """Requests per person and kind of prompt on single blocks and on several joined: share of prompts opened.
 
-    One row per reading and solver; `opened@alpha` counts forgotten test prompts, `retain@alpha` retained ones.
+    `fit`, `rows`: see `fit_joined`. One row per reading and solver, best first; `opened@alpha` counts forgotten test
+    prompts, `retain@alpha` retained ones.
     """
-    rows = []
+    found = []
     for layers in readings(len(fit["retain"])):
         for solver in request_solvers():
-            gate = fit_joined(solver, fit["forget"], questions, fit["retain"], layers)
+            gate = fit_joined(solver, fit, rows, layers)
             row: dict[str, object] = {"blocks": "+".join(map(str, layers)), "solver": solver}
             for opening in openings(gate, layers, calibration, {name: test[name] for name in ("test", "retain")}):
                 row |= {
                     f"opened@{opening.alpha}": opening.rates["test"],
                     f"retain@{opening.alpha}": opening.rates["retain"],
                 }
-            rows.append(row)
-    return pd.DataFrame(rows).sort_values("opened@0.01", ascending=False, kind="stable", ignore_index=True)
+            found.append(row)
+    return pd.DataFrame(found).sort_values("opened@0.01", ascending=False, kind="stable", ignore_index=True)
 
 
 def describe(opening: Opening) -> dict[str, object]:

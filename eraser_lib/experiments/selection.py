@@ -99,16 +99,17 @@ def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
 
 
 def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.DataFrame]:
-    """The solver and the blocks read that open most dev prompts at `alpha`; ties go to the larger AUC.
+    """The solver and the blocks read that open most dev prompts at `alpha`.
 
-    Every solver is tried on every single block; those with a request per person also on the last blocks joined.
+    Ties go to the larger margin: the value that nine tenths of the dev prompts exceed, in units of the threshold. Every
+    solver is tried on every single block; those with a request per person also on the last blocks joined.
     """
     fit, select = dev.activations["fit"], dev.activations["select"]
     several = gates.request_solvers()
     rows = []
     for layers in gates.readings(len(fit["retain"])):
         for solver in several if len(layers) > 1 else gates.solver_names():
-            gate = gates.fit_joined(solver, fit["forget"], dev.fit["forget"], fit["retain"], layers)
+            gate = gates.fit_joined(solver, fit, dev.fit, layers)
             groups = dev.activations["calibrate"].items()
             threshold = calibrate({g: gates.gate_values(gate, join(read, layers)) for g, read in groups}, alpha)
             up, down = (gates.gate_values(gate, join(select[name], layers)) for name in ("dev", "kept"))
@@ -116,9 +117,10 @@ def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.Data
                 "solver": solver, "layers": layers, "alpha": alpha,
                 "opened": float((up > threshold.value).double().mean()),
                 "kept_opened": float((down > threshold.value).double().mean()),
+                "margin": float(up.quantile(0.1)) / threshold.value,
                 "auc": auc(up.numpy(), down.numpy()),
             })  # fmt: skip
-    table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows).sort_values(["opened", "margin"], ascending=False, ignore_index=True)
     best = table.iloc[0]
     return Decision(best["layers"], str(best["solver"]), alpha), table
 
@@ -126,7 +128,7 @@ def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.Data
 def dev_eraser(dev: Dev, push: Push, decision: Decision) -> Eraser:
     """The corrected eraser of the dev people."""
     fit = dev.activations["fit"]
-    gate = gates.fit_joined(decision.solver, fit["forget"], dev.fit["forget"], fit["retain"], decision.layers)
+    gate = gates.fit_joined(decision.solver, fit, dev.fit, decision.layers)
     return corrected(push, decision, gate, dev.activations["calibrate"], dev.directions, dev.directions.get("answer"))[
         0
     ]
