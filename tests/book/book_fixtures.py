@@ -127,7 +127,8 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
                     (folder / f"{name}.svg").write_text(PICTURE)
                     continue
                 record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
-                content: Any = {options["key"]: [record]} if "key" in options else [record]
+                records = [record] * (int(options["first"]) + 2 if "first" in options else 1)
+                content: Any = {options["key"]: records} if "key" in options else records
                 path = folder / f"{name}.json"
                 if path.is_file() and "key" in options:  # two tables from one file
                     content = {**json.loads(path.read_text()), **content}

@@ -101,6 +101,7 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
     assert "Fixture processor" in comparison
     gate = (built / "book" / "gate.html").read_text(encoding="utf-8")
     assert gate.count("results-image") >= 6
+    assert "Not shown: 4 further rows of the file." in gate  # two of each model
     for page in (built / "book").glob("*.html"):
         assert 'class="missing-result"' not in page.read_text(encoding="utf-8"), page.name
 
