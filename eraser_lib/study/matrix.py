@@ -38,19 +38,19 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(name="01_world", over=(), checkpoints=(), minutes=1),
-    Kind(name="02_models", over=("model",), needs=("01_world",), minutes=2),
+    Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
+    Kind(name="02_models", over=("model",), needs=("01_world",), minutes=1),
     Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=2),
     Kind(name="04_gate", over=("model", "split"), needs=("02_models",), minutes=2),
-    Kind(name="06_select", over=("model", "split"), needs=("03_direction", "04_gate"), minutes=5),
-    Kind(name="06_erase", over=("model", "split"), needs=("06_select",), minutes=5),
+    Kind(name="06_select", over=("model", "split"), needs=("03_direction", "04_gate"), minutes=8),
+    Kind(name="06_erase", over=("model", "split"), needs=("06_select",), minutes=8),
     # after 06_erase, whose vanilla log sets the floor of fluency
     Kind(
         name="06_baselines",
         over=("model", "split"),
         needs=("06_erase",),
         checkpoints=("vanilla", "retain_only_*"),
-        minutes=7,
+        minutes=14,
     ),
     # after 06_erase, whose eraser it attaches
     Kind(name="05_pca", over=("model", "split"), needs=("06_erase",), minutes=1),
