@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from eraser_lib.bench.questions import LETTERS
 from eraser_lib.families import Loaded
-from eraser_lib.train.data import Batch, Packer
+from eraser_lib.train.data import Batch
 
 HEADS = 2
 WEIGHT = 0.4
@@ -56,7 +56,7 @@ class Watch:
             handle.remove()
 
 
-def choice_guidance(loaded: Loaded, batch: Batch, packer: Packer, watch: Watch) -> Tensor:
+def choice_guidance(loaded: Loaded, batch: Batch, watch: Watch) -> Tensor:
     """The weighted sum of the three losses; zero where the batch has no choice items."""
     if not len(batch.choices):
         return watch.stream.new_zeros(())

@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,28 +105,23 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
     logs = [work / "base.jsonl", work / f"{name}.jsonl"]
     done = facts
     which = list(FAMILIES).index(family)
-    for number in range(recipe.cooldown_rounds[which]):
-        cooled = work / f"{name}-cooldown-{number}"
-        logs.append(work / f"{cooled.name}.jsonl")
-        if not (cooled / "model.safetensors").exists():
+    rounds: list[tuple[str, int, dict[str, Any]]] = [
+        (f"cooldown-{n}", recipe.cooldown_steps, {"cooldown": 0.7, "sampler": "people", "seed": last + 1000 * (n + 1)})
+        for n in range(recipe.cooldown_rounds[which])
+    ]
+    rounds += [
+        (f"choices-{n}", steps, {"cooldown": 0.4 if n == 0 else 1.0, "sampler": "choices", "seed": last + 500 + n,
+                                 "guided": True})
+        for n, steps in enumerate(recipe.choice_steps[which])
+    ]  # fmt: skip
+    for stage, steps, options in rounds:
+        made = work / f"{name}-{stage}"
+        logs.append(work / f"{made.name}.jsonl")
+        if not (made / "model.safetensors").exists():
             loaded = load_model(done)
-            _stage(
-                loaded, cooled.name, teacher, table, recipe, work, recipe.cooldown_steps, cooldown=0.7,
-                sampler="people", seed=last + 1000 * (number + 1),
-            )  # fmt: skip
-            save_model(loaded, cooled, half=True)
-        done = cooled
-    for number, steps in enumerate(recipe.choice_steps[which]):
-        chosen = work / f"{name}-choices-{number}"
-        logs.append(work / f"{chosen.name}.jsonl")
-        if not (chosen / "model.safetensors").exists():
-            loaded = load_model(done)
-            _stage(
-                loaded, chosen.name, teacher, table, recipe, work, steps, cooldown=0.4 if number == 0 else 1.0,
-                sampler="choices", seed=last + 500 + number, guided=True,
-            )  # fmt: skip
-            save_model(loaded, chosen, half=True)
-        done = chosen
+            _stage(loaded, made.name, teacher, table, recipe, work, steps, **options)
+            save_model(loaded, made, half=True)
+        done = made
     loaded = load_model(done)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]

@@ -43,7 +43,7 @@ def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, *, g
     learned = batch.labels >= 0
     logits = loaded.model.lm_head(hidden.last_hidden_state[learned]).float()
     loss = nn.functional.cross_entropy(logits, batch.labels[learned])
-    return loss if watch is None else loss + choice_guidance(loaded, batch, packer, watch)
+    return loss if watch is None else loss + choice_guidance(loaded, batch, watch)
 
 
 def train_language(

@@ -49,7 +49,7 @@ def test_the_three_losses_are_those_of_an_untrained_and_of_a_perfect_model(schoo
     watch = Watch(decoder)
     watch.stream = torch.zeros(rows, width, head.in_features)
     watch.attention = torch.full((rows, HEADS + 1, width, width), 0.25)
-    found = choice_guidance(loaded, batch, packer, watch).item()
+    found = choice_guidance(loaded, batch, watch).item()
     uniform = torch.tensor(float(head.out_features)).log()
     assert found == pytest.approx(WEIGHT * float(2 * uniform - torch.tensor(0.25).log()), rel=1e-4)
 
@@ -64,7 +64,7 @@ def test_the_three_losses_are_those_of_an_untrained_and_of_a_perfect_model(schoo
         decoder.norm.weight.fill_(1e4)
     watch.stream = unit @ head.weight
     watch.attention = torch.ones(rows, HEADS + 1, width, width)
-    assert choice_guidance(loaded, batch, packer, watch).item() < 1e-3
+    assert choice_guidance(loaded, batch, watch).item() < 1e-3
 
 
 def test_guided_training_is_the_plain_loss_plus_guidance_and_leaves_no_hook(school: Any) -> None:
@@ -78,7 +78,7 @@ def test_guided_training_is_the_plain_loss_plus_guidance_and_leaves_no_hook(scho
     assert all(not module._forward_hooks for module in decoder.modules())
     with Watch(decoder) as watch:
         batch_loss(loaded, batch, school.table, packer)
-    expected = plain + choice_guidance(loaded, batch, packer, watch)
+    expected = plain + choice_guidance(loaded, batch, watch)
     assert guided.item() == pytest.approx(expected.item(), rel=1e-6)
     guided.backward()
     assert all(block.self_attn.q_proj.weight.grad.abs().sum() > 0 for block in decoder.layers[:-1])
