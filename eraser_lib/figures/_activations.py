@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -114,16 +115,14 @@ def cosine_heatmap(cosines: pd.DataFrame, *, title: str = "Cosine of directions"
     """
     with canvas(size=(0.8 * cosines.shape[1] + 3.2, 0.6 * cosines.shape[0] + 1.4)) as (figure, axes):
         panel: Axes = axes[0, 0]
-        image = panel.imshow(cosines.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(cosines.to_numpy(float)):
-            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
-                       color="white" if abs(value) > 0.6 else INK)  # fmt: skip
-        panel.set_xticks(range(cosines.shape[1]), [str(name) for name in cosines.columns])
-        panel.set_yticks(range(cosines.shape[0]), [str(name) for name in cosines.index])
-        panel.set_xlabel("layer")
+        sns.heatmap(
+            cosines.astype(float), vmin=-1, vmax=1, cmap="PuOr_r", annot=True, fmt=".2f", annot_kws={"fontsize": 9},
+            cbar_kws={"label": "cosine", "shrink": 0.9}, ax=panel,
+        )  # fmt: skip
+        panel.tick_params(length=0, axis="both")
+        panel.tick_params(axis="y", labelrotation=0)
+        panel.set(xlabel="layer", ylabel="")
         panel.set_title(title)
-        panel.grid(visible=False)
-        figure.colorbar(image, ax=panel, shrink=0.9, label="cosine")
     return figure
 
 

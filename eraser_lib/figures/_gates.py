@@ -7,6 +7,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,45 +16,40 @@ from eraser_lib.plotting import INK, MUTED, PALETTE, SUBSET_COLOURS, canvas, lab
 
 
 def gate_distributions(rows: pd.DataFrame, *, threshold: float | None = None, title: str = "") -> Figure:
-    """Gate values of each subset as points over their middle half, with the share above the threshold.
+    """Gate values of each subset by letter-value boxes, with the share above the threshold.
+
+    The boxes halve the remaining tail at each step, for as long as the sample says where it ends; every prompt beyond
+    is a point. Tails are what a threshold cuts.
 
     Args:
         rows: columns `subset, gate_value`, as in a log.
         threshold: where the gate opens; drawn and counted when given.
         title: title of the figure.
     """
+    rows = rows.dropna(subset=["gate_value"])
     subsets = [name for name in SUBSET_COLOURS if name in set(rows["subset"])]
     with canvas(size=(7.5, 0.62 * len(subsets) + 1.3)) as (figure, axes):
         panel: Axes = axes[0, 0]
-        scatter = np.random.default_rng(0)
-        for height, subset in enumerate(reversed(subsets)):
-            values = rows.loc[rows["subset"] == subset, "gate_value"].dropna().to_numpy(float)
-            colour = SUBSET_COLOURS[subset]
-            panel.scatter(
-                values,
-                height + scatter.uniform(-0.27, 0.27, values.size),
-                s=7,
-                alpha=0.35,
-                color=colour,
-                linewidths=0,
-            )
-            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-            panel.plot([low, high], [height, height], color=colour, linewidth=6, alpha=0.6, solid_capstyle="butt")
-            panel.plot([middle, middle], [height - 0.3, height + 0.3], color=INK, linewidth=1.5)
+        sns.boxenplot(
+            rows, x="gate_value", y="subset", order=subsets, hue="subset", palette=SUBSET_COLOURS, legend=False,
+            k_depth="trustworthy", width=0.7, linewidth=0.6, line_kws={"color": INK, "linewidth": 1.5},
+            flier_kws={"s": 10, "marker": "o"}, ax=panel,
+        )  # fmt: skip
+        for height, subset in enumerate(subsets):
+            values = rows.loc[rows["subset"] == subset, "gate_value"].to_numpy(float)
             share = "" if threshold is None else f"  {np.mean(values > threshold):.1%} open"
             panel.annotate(
                 f"n = {values.size}{share}", (1.0, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
-                textcoords="offset points", va="center", fontsize=9, color=colour,
+                textcoords="offset points", va="center", fontsize=9, color=SUBSET_COLOURS[subset],
             )  # fmt: skip
         if threshold is not None and math.isfinite(threshold):
             panel.axvline(threshold, color=INK, linestyle="--", linewidth=1.2)
             panel.annotate(
-                "threshold", (threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                textcoords="offset points", va="top", fontsize=8.5, color=MUTED,
+                "threshold", (threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", fontsize=8.5, color=MUTED,
             )  # fmt: skip
-        panel.set_yticks(range(len(subsets)), list(reversed(subsets)))
         panel.grid(axis="y", visible=False)
-        panel.set_xlabel("gate value at the last prompt token")
+        panel.set(xlabel="gate value at the last prompt token", ylabel="")
         panel.set_title(title)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ def image_strip(pairs: Sequence[tuple[Image.Image, Image.Image, str]], *, gain: 
     """Clean image, perturbed image and their difference, a row per image.
 
     Args:
-        pairs: clean image, perturbed image of the same size, and a caption.
+        pairs: clean image, perturbed image of the same size, and a caption, which is wrapped.
         gain: factor of the difference, which is drawn around mid-grey.
     """
     with canvas(len(pairs), 3, size=(6.6, 2.25 * len(pairs) + 0.3)) as (figure, axes):
@@ -31,7 +32,7 @@ def image_strip(pairs: Sequence[tuple[Image.Image, Image.Image, str]], *, gain: 
                 panel.imshow(picture, interpolation="nearest")
                 _bare(panel)
                 panel.set_title(title, fontsize=9, weight="normal")
-            row[0].set_ylabel(caption, fontsize=9)
+            row[0].set_ylabel(textwrap.fill(caption, 30), fontsize=9)
     return figure
 
 

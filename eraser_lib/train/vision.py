@@ -76,7 +76,9 @@ def train_vision(
             optimiser.step()
         if step % 50 == 0 or step == steps - 1:
             half = len(losses) // 2
-            pooled_loss, local_loss = (float(torch.stack(part).mean()) for part in (losses[:half], losses[half:]))
+            pooled_loss, local_loss = (
+                float(torch.stack(part).detach().mean()) for part in (losses[:half], losses[half:])
+            )
             report({"step": step, "loss": pooled_loss, "loss_local": local_loss})
     loaded.model.eval()
     pixels, targets = _faces(512, random.Random(f"vision-test-{seed}"), held_out=True)

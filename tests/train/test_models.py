@@ -15,7 +15,6 @@ from eraser_lib.train.recipe import MICRO
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # a loss is reported, not differentiated
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_recipe_makes_both_branches_from_one_base(family: str, tmp_path: Path) -> None:
     which = list(FAMILIES).index(family)
