@@ -68,9 +68,7 @@ def halves(questions: Sequence[Question]) -> Tensor:
     return torch.tensor([zlib.crc32((question.person or question.id).encode()) % 2 == 1 for question in questions])
 
 
-def fit_solver(
-    solver: str, forget: Tensor, retain: Tensor, rows: Mapping[str, Sequence[Question]]
-) -> Gate:  # fmt: skip
+def fit_solver(solver: str, forget: Tensor, retain: Tensor, rows: Mapping[str, Sequence[Question]]) -> Gate:
     """Fit a solver by its full name, such as `ridge`, `person:ridge_bias` or `person+modality:ridge_light`.
 
     `rows`: the questions behind the activations, `forget` and `retain`. `ValueError` for a forget question about
@@ -200,16 +198,18 @@ def value_rows(gate: Gate, layers: Sequence[int], activations: Mapping[str, Acti
 def joined_table(
     fit: Mapping[str, Activations], rows: Mapping[str, Sequence[Question]],
     calibration: Mapping[str, Activations], test: Mapping[str, Activations],
+    single: Mapping[str, Mapping[HookSite, Gate]],
 ) -> pd.DataFrame:  # fmt: skip
     """Requests per person and kind of prompt on single blocks and on several joined: share of prompts opened.
 
-    `fit`, `rows`: see `fit_joined`. One row per reading and solver, best first; `opened@alpha` counts forgotten test
-    prompts, `retain@alpha` retained ones.
+    `fit`, `rows`: see `fit_joined`; `single`: the gates of single blocks, from `all_gates`. One row per reading and
+    solver, best first; `opened@alpha` counts forgotten test prompts, `retain@alpha` retained ones.
     """
     found = []
     for layers in readings(len(fit["retain"])):
         for solver in request_solvers():
-            gate = fit_joined(solver, fit, rows, layers)
+            alone = single[solver][HookSite(layers[0], "output")] if len(layers) == 1 else None
+            gate = alone or fit_joined(solver, fit, rows, layers)
             row: dict[str, object] = {"blocks": "+".join(map(str, layers)), "solver": solver}
             for opening in openings(gate, layers, calibration, {name: test[name] for name in ("test", "retain")}):
                 row |= {
