@@ -88,19 +88,32 @@ def summarise(logs: Path, *, split: str | None = None, metrics: Collection[str] 
     rows = read_logs(logs)
     summary = summarise_rows(rows if split is None else rows[rows["split"] == split], metrics=metrics)
     for model in summary["model"].unique():
-        obeyed = _obedience(logs.parent / "figures" / str(model) / "obedience.json")
-        if obeyed is not None and obeyed < OBEDIENCE:
+        if not prompting_applies(logs.parent / "figures" / str(model)):
             rows = (summary["model"] == model) & summary["method"].isin(PROMPTING)
             summary.loc[rows, ["value", "ci_low", "ci_high"]] = float("nan")
     return summary
 
 
-def _obedience(path: Path) -> float | None:
-    """The lowest rate at which an instruction about named people is obeyed; `None` where it was not measured."""
+def prompting_applies(figures: Path) -> bool:
+    """Whether a model obeys instructions to keep silent about named people, so that prompting is a fair baseline.
+
+    `figures`: folder of the model's figures; its `obedience.json` holds the rates, of which the lowest counts. Where
+    it was not measured nothing speaks against prompting.
+    """
+    path = figures / "obedience.json"
     if not path.exists():
-        return None
+        return True
     rows = json.loads(path.read_text())["rows"]
-    return min(row["obeyed"] for row in rows if str(row["instruction"]).startswith("silence"))
+    return min(row["obeyed"] for row in rows if str(row["instruction"]).startswith("silence")) >= OBEDIENCE
+
+
+def applicable(rows: pd.DataFrame, figures: Path) -> pd.DataFrame:
+    """Logs without the prompting rows of models that do not obey: these are never scored.
+
+    `figures`: folder with one folder of figures per model, see `prompting_applies`.
+    """
+    deaf = [model for model in rows["model"].unique() if not prompting_applies(figures / str(model))]
+    return rows[~(rows["model"].isin(deaf) & rows["method"].isin(PROMPTING))]
 
 
 def summarise_rows(rows: pd.DataFrame, *, metrics: Collection[str] | None = None) -> pd.DataFrame:

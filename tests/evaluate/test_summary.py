@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eraser_lib.evaluate.log import write_log
+from eraser_lib.evaluate.log import read_logs, write_log
 from eraser_lib.evaluate.stats import bootstrap_mean
 from eraser_lib.evaluate.summary import (
     COLUMNS,
+    applicable,
     compare,
     paired_losses,
+    prompting_applies,
     summarise,
     summarise_rows,
 )
@@ -147,3 +149,6 @@ def test_prompting_is_not_applicable_where_instructions_are_not_obeyed(tmp_path:
         summary = summarise(tmp_path / "logs").set_index("method")
         assert summary.loc["prompt", "value"].isna().all() == missing
         assert summary.loc["vanilla", "value"].notna().any()
+        scored = set(applicable(read_logs(tmp_path / "logs"), tmp_path / "figures")["method"])
+        assert scored == ({"vanilla"} if missing else {"vanilla", "prompt"})
+    assert prompting_applies(tmp_path / "figures" / "qwen"), "nothing was measured there"
