@@ -127,7 +127,8 @@ def reference_floor(logs: pd.DataFrame, *, quantile: float = 0.01) -> float:
 
 
 def batches(questions: Sequence[Question], batch_size: int) -> list[list[int]]:
-    """Indices of the questions in batches of similar prompts: first those with an image, then by text length.
+    """Indices of the questions in batches of similar prompts and answers: first those with an image, by task (a batch
+    runs until its longest answer ends), then by text length.
 
     Raises:
         ValueError: `batch_size` is below 1, or two questions have the same id.
@@ -141,7 +142,8 @@ def batches(questions: Sequence[Question], batch_size: int) -> list[list[int]]:
     order = sorted(
         range(len(questions)),
         key=lambda index: (
-            questions[index].prompt.image is None, len(questions[index].prompt.text), questions[index].id,
+            questions[index].prompt.image is None, questions[index].task, len(questions[index].prompt.text),
+            questions[index].id,
         ),
     )  # fmt: skip
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

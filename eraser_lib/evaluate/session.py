@@ -175,25 +175,24 @@ class Session:
                 }
 
     def _reference(self, questions: Sequence[Question], outputs: Sequence[str]) -> list[float | None]:
-        """How natural the outputs are to vanilla: as answers to what was asked or, if better, to the same question
-        with an instruction to decline; a fluent refusal is natural only there."""
+        """How natural the outputs are to vanilla: as answers to what was asked or, where a refusal is more natural
+        there, to the same question with an instruction to decline."""
         if self.reference is None:
             return [None] * len(questions)
         ids = [self.reference.answer_ids(output)[:-1] if output else [] for output in outputs]
         # Without its least likely token a single token is 0 to any model: so are letters and most cloze answers.
         found: list[float | None] = [0.0 if tokens else None for tokens in ids]
         rows = [row for row, tokens in enumerate(ids) if len(tokens) > 1]
-        if not rows:
-            return found
-        asked = [questions[row].prompt for row in rows]
-        contexts = [asked] if self.declined is None else [asked, [self.declined(prompt) for prompt in asked]]
-        answers = [ids[row] for row in rows]
-        scored = [
-            continuation_logprobs(prefill(self.reference.model, self.reference.encode(prompts)), answers)
-            for prompts in contexts
-        ]
-        for row, logprobs in zip(rows, zip(*scored, strict=True), strict=True):
-            found[row] = max(map(trimmed_mean, logprobs))
+        asked = {row: questions[row].prompt for row in rows}
+        contexts = [asked]
+        if self.declined is not None:
+            contexts.append({row: self.declined(asked[row]) for row in rows if self.detector(outputs[row])})
+        for prompts in filter(None, contexts):
+            state = prefill(self.reference.model, self.reference.encode(list(prompts.values())))
+            for row, logprobs in zip(prompts, continuation_logprobs(state, [ids[r] for r in prompts]), strict=True):
+                value, before = trimmed_mean(logprobs), found[row]
+                # the first context replaces the 0, the second one only counts where it is better
+                found[row] = value if prompts is asked or before is None else max(before, value)
         return found
 
     def _row(

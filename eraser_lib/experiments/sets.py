@@ -69,15 +69,31 @@ def stranger_questions(folder: Path, *, size: int = 240) -> list[Question]:
     return stratified(read_questions(folder / "Stranger_Set.parquet", "stranger"), size)
 
 
-def dev_questions(world: World, folder: Path, *, size: int = 240) -> list[Question]:
-    """Select rows: the dev forget set in unseen views and held-out wordings."""
-    ids = [person.id for person in world.population.by_id(world.population.dev)]
+def dev_questions(folder: Path, people: Sequence[Person], *, size: int = 240) -> list[Question]:
+    """Select rows: people erased for practice, in unseen views and held-out wordings."""
+    ids = [person.id for person in people]
     return stratified(read_questions(folder / "Test_Set.parquet", "dev", role="select", people=ids), size)
+
+
+def _kept(world: World, split: int) -> int:
+    """How many of the fit people are asked about as kept people while choosing; the others may practise."""
+    return 4 * len(world.roles(split)["fit"]) // 9
+
+
+def practice_people(world: World, split: int, *, count: int = 3) -> list[list[Person]]:
+    """At most `count` disjoint groups of fit people, as large as the dev forget set, to choose a gate on beside it.
+
+    They are nobody's test, calibration or kept select people. A gate that practises on a group must leave its retain
+    rows out of the fit.
+    """
+    size = len(world.population.dev)
+    left = world.roles(split)["fit"][_kept(world, split) :]
+    return [left[start : start + size] for start in range(0, min(count * size, len(left) - size + 1), size)]
 
 
 def kept_select_questions(world: World, split: int, *, size: int = 240) -> list[Question]:
     """Select rows of retained people: fit people in pictures and wordings that neither fit nor test rows use."""
-    people = world.roles(split)["fit"][:40]
+    people = world.roles(split)["fit"][: _kept(world, split)]
     rows = person_rows(
         people, "retain", "select", rows=12, first_view=0, views=FIRST_FIT_VIEW, wordings=FORGET_WORDINGS
     )

@@ -29,7 +29,7 @@ from eraser_lib.train.recipe import RECIPES, Recipe
 class Sizes:
     """How many questions and steps an experiment uses."""
 
-    test: int = 480
+    test: int = 360
     select: int = 192
     calibrate: int = 600
     memorise: int = 960
@@ -70,8 +70,6 @@ class Study:
     checkpoints: Path = Path("checkpoints/tiny")
     recipe: Recipe = field(default_factory=lambda: RECIPES["tiny"])
     sizes: Sizes = field(default_factory=Sizes)
-    known_gaps: tuple[str, ...] = ()
-    """Tasks that the preset declares as not memorised; see `require_memorisation`."""
     strict: bool = True
     """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
 
@@ -186,9 +184,31 @@ class Study:
         """Options that score fluency under vanilla and the truth ratio; see `eraser_lib.evaluate.session`."""
         return {"reference": self.vanilla, "declined": decline, "truth_ratios": True}
 
+    def set_floor(self, questions: list[Question]) -> dict[str, Any]:
+        """Take the floor of fluency from vanilla and note it: its log, and what it says when told to decline.
+
+        Left to itself vanilla refuses requests only; the floor must also know a refusal in answer to a question about
+        somebody, which is where erasing puts it. `questions`: what it is told to decline.
+        """
+        declined = self.quick(questions, self.vanilla, prepare=decline, forced=False, **self.reference())
+        logs = pd.concat([read_log(self.log_path("vanilla")), declined], ignore_index=True)
+        apart = {"answers": logs[~logs["refusal"].astype(bool)], "refusals": logs[logs["refusal"].astype(bool)]}
+        note = {
+            "floor": reference_floor(logs),
+            "apart": {name: reference_floor(rows) for name, rows in apart.items() if len(rows)},
+            "n": {name: len(rows) for name, rows in apart.items()},
+        }
+        self.note(f"fluency-{self.split}", note)
+        return note
+
     def fluency(self) -> dict[str, Any]:
-        """`reference`, with the floor that vanilla's own log sets. Vanilla must have been evaluated before."""
-        return {**self.reference(), "reference_floor": reference_floor(read_log(self.log_path("vanilla")))}
+        """`reference`, with the floor that `set_floor` noted. `FileNotFoundError` where it has not."""
+        path = self.figure(f"fluency-{self.split}").with_suffix(".json")
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: run notebook 06_erase for {self.model} at {self.split} % first"
+            )
+        return {**self.reference(), "reference_floor": json.loads(path.read_text())["floor"]}
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         defaults = {
@@ -217,7 +237,6 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
         out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
         checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
         sizes=MICRO_SIZES if micro else Sizes(), strict=not micro,
-        known_gaps=tuple(settings.settings.get("known_gaps", ())),
     )  # fmt: skip
 
 

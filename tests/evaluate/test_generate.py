@@ -59,6 +59,28 @@ def test_outputs_of_one_token_are_natural_to_any_model_and_change_nothing_beside
         assert found[row] == pytest.approx(trimmed_mean(logprobs))
 
 
+def test_only_refusals_may_be_natural_as_an_answer_to_an_instruction_to_decline(
+    loaded: Loaded, questions: list[Question]
+) -> None:
+    outputs = ["i cannot say", "the pet is a cat", "i cannot say", "B"]
+    asked = questions[:4]
+
+    def declined(prompt: Prompt) -> Prompt:
+        return replace(prompt, text=f"{prompt.text} i cannot say")
+
+    def detector(text: str) -> bool:
+        return "cannot" in text
+
+    told = [replace(question, prompt=declined(question.prompt)) for question in asked]
+    plain = Session(loaded, {}, reference=loaded)._reference(asked, outputs)
+    other = Session(loaded, {}, reference=loaded)._reference(told, outputs)
+    both = Session(loaded, {}, reference=loaded, declined=declined, detector=detector)  # type: ignore[arg-type]
+    assert plain[0] != other[0]
+    assert plain[2] != other[2]
+    better = [max(plain[0], other[0]), plain[1], max(plain[2], other[2]), 0.0]
+    assert both._reference(asked, outputs) == pytest.approx(better)
+
+
 def test_answer_logprob_leaves_the_end_of_the_turn_out(loaded: Loaded, questions: list[Question]) -> None:
     question = questions[2]
     row = evaluate(loaded, [question], max_new_tokens=2).iloc[0]

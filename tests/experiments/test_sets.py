@@ -24,7 +24,10 @@ def everything(world: World, folder: Path, split: int) -> Iterator[tuple[str, Qu
     for who, forget in (("forget", population.forget[split]), ("dev", population.dev)):
         fitted = sets.fit_sets(world, split, forget=population.by_id(forget))
         yield from ((f"fit {who}/{name}", row) for name, rows in fitted.items() for row in rows)
-    yield from (("select dev", row) for row in sets.dev_questions(world, folder))
+    yield from (("select dev", row) for row in sets.dev_questions(folder, population.by_id(population.dev)))
+    for group in sets.practice_people(world, split):
+        yield from (("fit practice", row) for row in sets.person_rows(group, "forget", "fit", rows=40))
+        yield from (("select practice", row) for row in sets.dev_questions(folder, group))
     yield from (("select retain", row) for row in sets.kept_select_questions(world, split))
     calibration = sets.calibration_sets(world, folder, split)
     yield from ((f"calibrate {name}", row) for name, rows in calibration.items() for row in rows)
@@ -76,6 +79,20 @@ def test_people_outside_the_fit_calibrate_and_test(rows: Rows) -> None:
     for name, row in rows:
         if name in ("calibrate people", "calibrate celebrity", "test retain", "test celebrity", "select dev"):
             assert row.person not in fitted, name
+
+
+def test_people_erased_for_practice_are_fit_people_and_asked_about_nowhere_else(
+    world: World, rows: Rows, split: int
+) -> None:
+    groups = sets.practice_people(world, split)
+    people = [person.id for group in groups for person in group]
+    assert [len(group) for group in groups] == [len(world.population.dev)] * 3
+    assert len(set(people)) == len(people)
+    assert set(people) <= {person.id for person in world.roles(split)["fit"]}
+    for name, row in rows:
+        if row.person in people:
+            assert row.role == "fit" or name == "select practice"
+    assert len(sets.practice_people(world, split, count=9)) < 9
 
 
 def test_test_rows_are_held_out_and_fit_rows_are_not(rows: Rows) -> None:

@@ -1,0 +1,91 @@
+"""Choosing: gates are chosen on several forget sets, and nobody who is erased for practice stays in the retain set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from eraser_lib.bench.records import Question
+from eraser_lib.bench.world import World
+from eraser_lib.experiments import selection, sets
+from eraser_lib.experiments.sets import general_questions
+from eraser_lib.sites import HookSite
+
+WIDTH = 16
+FIRST, SECOND = HookSite(0, "output"), HookSite(1, "output")
+
+
+def streams(rows: Tensor, generator: torch.Generator, *, seen: int | None) -> dict[HookSite, Tensor]:
+    """Two blocks: the direction `seen` carries the person in the second one only; `None` for retained rows."""
+    first, second = rows.clone(), rows.clone()
+    if seen is not None:
+        second[:, seen] += 3
+        # the first block shows a person of the dev set, and hides everybody else
+        if seen == WIDTH - 1:
+            first[:, seen] += 30
+    noise = 0.01 * torch.randn(len(rows), WIDTH, generator=generator)
+    return {FIRST: first + noise, SECOND: second + noise}
+
+
+@pytest.fixture(scope="module")
+def dev() -> Any:
+    """Three rehearsals; the first block knows the dev people only, the second one knows all."""
+    g = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> Tensor:
+        wide = torch.zeros(n, WIDTH)
+        wide[:, :6] = torch.randn(n, 6, generator=g) + 2
+        return wide
+
+    retain = [replace(q, person=f"r{i % 20}", subset="retain") for i, q in enumerate(general_questions(200, "fit"))]
+    kept = streams(draw(200), g, seen=None)
+    rehearsals = []
+    for person in (WIDTH - 1, WIDTH - 2, WIDTH - 3):
+        rows = [replace(q, person=f"p{person}") for q in general_questions(24, "fit")]
+        fit = {"forget": streams(draw(24), g, seen=person), "retain": kept}
+        unseen = streams(draw(30), g, seen=person)
+        rehearsals.append(selection.Rehearsal({"forget": rows, "retain": retain}, fit, unseen))
+    groups = {"people": streams(draw(300), g, seen=None)}
+    activations = {"fit": rehearsals[0].fit, "calibrate": groups, "select": {"kept": streams(draw(60), g, seen=None)}}
+    return SimpleNamespace(activations=activations, rehearsals=rehearsals)
+
+
+def test_a_gate_must_open_for_all_groups_and_not_for_the_dev_people_alone(dev: Any) -> None:
+    decision, table = selection.choose_decision(dev)
+    assert decision.layers == (1,)
+    assert table.iloc[0]["opened"] > 0.95
+    assert (table["forget_sets"] == 3).all()
+    blind = table[table["layers"] == (0,)]
+    assert blind["opened"].max() < 0.7, "the first block knows one group of three"
+    assert (table["opened_least"] <= table["opened"]).all()
+    alone = SimpleNamespace(activations=dev.activations, rehearsals=dev.rehearsals[:1])
+    assert selection.choose_decision(alone)[0].layers == (0,), "the dev people alone would have chosen otherwise"
+
+
+def test_people_erased_for_practice_leave_the_retain_set(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: object, questions: dict[str, list[Question]]) -> dict[str, dict[HookSite, Tensor]]:
+        return {name: {FIRST: torch.arange(len(rows)).float()[:, None]} for name, rows in questions.items()}
+
+    monkeypatch.setattr(selection, "of_questions", read)
+    study = SimpleNamespace(vanilla=None, world_folder=folder, sizes=SimpleNamespace(per_person=3, select=12))
+    people = world.population.by_id(world.population.dev)
+    fit = sets.fit_sets(world, 5, forget=people, per_person=3)
+    like = selection.Rehearsal(fit, read(None, fit), {})
+    group = sets.practice_people(world, 5)[0]
+    made = selection.rehearse(study, group, like)  # type: ignore[arg-type]
+    gone = {person.id for person in group}
+    assert {row.person for row in made.rows["forget"]} == gone
+    assert not any(row.person in gone and row.subset == "retain" for row in made.rows["retain"])
+    assert any(row.person in gone and row.subset == "same_photo" for row in made.rows["retain"])
+    assert any(row.person in gone for row in fit["retain"])
+    places = [fit["retain"].index(row) for row in made.rows["retain"]]
+    assert made.fit["retain"][FIRST][:, 0].tolist() == places
+    assert len(made.unseen[FIRST]) == 12
