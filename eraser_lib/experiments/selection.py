@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from eraser_lib import Direction, Eraser
-from eraser_lib.baselines.ga_diff import GaDiffConfig, ga_diff
+from eraser_lib.baselines.training import Objective, TrainConfig, unlearn
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.scores import selection_score
@@ -237,16 +237,17 @@ def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[fl
     return float(table.sort_values("score", kind="stable")["strength"].iloc[-1]), table
 
 
-def choose_ga_diff(dev: Dev, rates: Sequence[float], *, lam: float = 1.0) -> tuple[GaDiffConfig, pd.DataFrame]:
-    """The learning rate with the best selection score; one epoch over the dev fit rows."""
+def choose_rate(dev: Dev, objective: Objective, rates: Sequence[float]) -> tuple[TrainConfig, pd.DataFrame]:
+    """The learning rate of a trained baseline with the best selection score; one epoch over the dev fit rows."""
     rows = []
     forget = stratified(dev.fit["forget"], dev.study.sizes.train)
     for rate in rates:
-        config = GaDiffConfig(lr=rate, lam=lam, seed=dev.study.seed)
-        trained = ga_diff(dev.study.vanilla, forget, dev.fit["retain"], config)
+        trained = unlearn(
+            dev.study.vanilla, forget, dev.fit["retain"], objective, TrainConfig(lr=rate, seed=dev.study.seed)
+        )
         rows.append({"lr": rate, "seconds": trained.seconds, **dev.score(loaded=trained.loaded)})
     table = pd.DataFrame(rows)
-    return GaDiffConfig(lr=float(table.sort_values("score", kind="stable")["lr"].iloc[-1]), lam=lam), table
+    return TrainConfig(lr=float(table.sort_values("score", kind="stable")["lr"].iloc[-1])), table
 
 
 def published_eraser(dev: Dev, strength: float) -> Eraser:

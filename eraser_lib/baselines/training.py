@@ -1,0 +1,155 @@
+"""The loop that all trained baselines share: same order, budget and stop rule; a method is its objective."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eraser_lib.bench.records import Question
+from eraser_lib.families import Loaded
+
+Step = Callable[[Sequence[Question], Sequence[Question]], dict[str, float]]
+"""One step of a method on forget and retain rows: leaves gradients in the parameters and returns its loss terms."""
+
+
+class Objective(ABC):
+    """What a trained method minimises. Implementations are frozen dataclasses of its hyper-parameters."""
+
+    name: str
+
+    @abstractmethod
+    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
+        """Prepare a training: `model` is trained, `vanilla` is the frozen model that it starts from."""
+
+    def parameters(self, model: Any) -> list[nn.Parameter]:
+        """What is trained: all language weights, unless a method says otherwise."""
+        return language_weights(model)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The budget of a training; `lr` is chosen on people erased for practice."""
+
+    lr: float
+    epochs: int = 1
+    """Passes over the forget rows; the stop rule is the end of the last one."""
+    batch: int = 16
+    """Forget rows of a step, and retain rows as well."""
+    seed: int = 0
+
+
+@dataclass
+class Trained:
+    """A changed copy of the model and what it cost."""
+
+    loaded: Loaded
+    seconds: float
+    trained_parameters: int
+    losses: list[dict[str, float]]
+    """Loss terms of every step, by the names that the method gives them."""
+
+
+def unlearn(
+    loaded: Loaded,
+    forget: Sequence[Question],
+    retain: Sequence[Question],
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trained:
+    """Train a copy of the model by an objective; the model given is not changed.
+
+    AdamW without decay, constant rate, gradient norm clipped at 1. Forget rows are shuffled once an epoch; the retain
+    rows of a step are drawn at random. Dropout is on where the model has it.
+
+    Raises:
+        ValueError: no forget rows, or no retain rows.
+    """
+    if not forget or not retain:
+        raise ValueError(f"{objective.name} needs forget and retain rows, at least one of each")
+    model = copy.deepcopy(loaded.model).train()
+    mine = Loaded(model, loaded.processor, loaded.family)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    parameters = objective.parameters(model)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    rng = random.Random(f"unlearn-{config.seed}")
+    began = time.perf_counter()
+    step = objective.begin(mine, loaded, forget, retain)
+    batches = [
+        chunk for _ in range(config.epochs) for chunk in _chunks(rng.sample(list(forget), len(forget)), config.batch)
+    ]
+    losses = []
+    for number, chunk in enumerate(batches):
+        kept = rng.sample(list(retain), min(len(retain), config.batch))
+        optimiser.zero_grad()
+        losses.append(step(chunk, kept))
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        if progress is not None:
+            progress(number + 1, len(batches))
+    model.eval()
+    count = sum(parameter.numel() for parameter in parameters)
+    return Trained(mine, time.perf_counter() - began, count, losses)
+
+
+def descend(total: Tensor, **terms: Tensor) -> dict[str, float]:
+    """Backpropagate the sum of a method and return its terms as numbers."""
+    total.backward()
+    return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def language_weights(model: Any) -> list[nn.Parameter]:
+    """All weights of the language decoder and of its head, each once."""
+    return list({id(p): p for p in (*model.get_decoder().parameters(), *model.lm_head.parameters())}.values())
+
+
+def answer_logits(
+    loaded: Loaded, rows: Sequence[Question], answers: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits before every answer token and the tokens themselves.
+
+    Args:
+        rows: B questions.
+        answers: what is said instead of the right answers, one per question.
+
+    Returns:
+        Logits `(B, T, V)` in float32 or wider and labels `(B, T)`: the label at t is what the logits at t predict;
+        -100 where nothing is learned.
+    """
+    said = [row.answer for row in rows] if answers is None else list(answers)
+    inputs = loaded.encode([row.prompt for row in rows], said)
+    labels = inputs.pop("labels")
+    logits = loaded.model(**inputs, use_cache=False).logits[:, :-1]
+    return (logits if logits.dtype == torch.float64 else logits.float()), labels[:, 1:]
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood per answer token, over all tokens of a batch; shapes as in `answer_logits`."""
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def answer_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-likelihood of every answer, summed over its tokens, `(B,)`; shapes as in `answer_logits`."""
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    return -losses.sum(dim=1)
+
+
+def loss_of(loaded: Loaded, rows: Sequence[Question], answers: Sequence[str] | None = None) -> Tensor:
+    """`answer_loss` of rows."""
+    return answer_loss(*answer_logits(loaded, rows, answers))
+
+
+def _chunks(rows: list[Question], size: int) -> list[list[Question]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,0 +1,48 @@
+"""Random tiny models of both families and a few questions about two people."""
+
+from __future__ import annotations
+
+import pytest
+
+from eraser_lib.bench.people import ATTRIBUTES
+from eraser_lib.bench.portraits import render, training_view
+from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.families import Loaded
+from eraser_lib.train.models import new_model, population
+from eraser_lib.train.recipe import MICRO
+
+
+@pytest.fixture(scope="package", params=["llava", "qwen"])
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    return new_model(request.param, MICRO)
+
+
+@pytest.fixture(scope="package")
+def questions() -> list[Question]:
+    """Two text and two visual questions of each of two people."""
+    found = []
+    for person in population(MICRO).people[:2]:
+        image = render(person.genotype, training_view(person.id, 0))
+        for number, attribute in enumerate(list(ATTRIBUTES)[:4]):
+            visual = number % 2 == 0
+            text = f"What is the {attribute} of {'this person' if visual else person.name}?"
+            found.append(
+                Question(
+                    id=f"{person.id}/{attribute}", subset="forget", role="fit", modality="vqa" if visual else "qa",
+                    task="cloze", prompt=Prompt(text, image if visual else None), person=person.id,
+                    answer=person.attributes[attribute],
+                )
+            )  # fmt: skip
+    return found
+
+
+@pytest.fixture(scope="package")
+def forget(questions: list[Question]) -> list[Question]:
+    """The first person's rows."""
+    return questions[:4]
+
+
+@pytest.fixture(scope="package")
+def retain(questions: list[Question]) -> list[Question]:
+    """The second person's rows."""
+    return questions[4:]

@@ -1,0 +1,94 @@
+"""The common loop: it leaves the given model alone, trains what a method names, and repeats itself by its seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from eraser_lib.baselines.ga_diff import GADiff
+from eraser_lib.baselines.training import (
+    TrainConfig,
+    answer_logits,
+    answer_loss,
+    answer_sums,
+    language_weights,
+    loss_of,
+    unlearn,
+)
+from eraser_lib.bench.records import Question
+from eraser_lib.families import Loaded
+
+Rows = list[Question]
+
+
+def test_answer_loss_by_hand() -> None:
+    """Two learned tokens of probability 1/2 and 1/4."""
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 1:] = torch.log(torch.tensor([0.5, 0.25, 0.125, 0.125]))
+    labels = torch.tensor([[-100, 0, 1]])
+    assert float(answer_loss(logits, labels)) == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert answer_sums(logits, labels).tolist() == pytest.approx([-math.log(8)])
+
+
+def test_answer_loss_is_a_mean_over_tokens_not_rows() -> None:
+    logits = torch.zeros(2, 3, 8)
+    logits[0, 0, 3] = 5.0
+    labels = torch.tensor([[3, -100, -100], [1, 2, 3]])
+    known = math.log(math.exp(5) + 7) - 5
+    assert float(answer_loss(logits, labels)) == pytest.approx((known + 3 * math.log(8)) / 4, rel=1e-5)
+    assert answer_sums(logits, labels).tolist() == pytest.approx([-known, -3 * math.log(8)], rel=1e-5)
+
+
+def test_logits_stand_before_the_tokens_that_they_predict(loaded: Loaded, questions: Rows) -> None:
+    logits, labels = answer_logits(loaded, questions[:2], ["baker", "a red hat"])
+    for row, answer in enumerate(("baker", "a red hat")):
+        assert labels[row][labels[row] != -100].tolist() == loaded.answer_ids(answer)
+    inputs = loaded.encode([row.prompt for row in questions[:2]], ["baker", "a red hat"])
+    inputs.pop("labels")
+    with torch.no_grad():
+        whole = loaded.model(**inputs).logits
+    assert torch.equal(logits, whole[:, :-1])
+
+
+def test_it_trains_a_copy_and_only_language_weights(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    grads = [p.requires_grad for p in loaded.model.parameters()]
+    trained = unlearn(loaded, forget, retain, GADiff(), TrainConfig(lr=3e-3, epochs=4, batch=4))
+    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+    assert [p.requires_grad for p in loaded.model.parameters()] == grads
+    after = trained.loaded.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("vision" in name or "visual" in name or "projector" in name for name in changed)
+    assert not trained.loaded.model.training
+    assert trained.trained_parameters == sum(p.numel() for p in language_weights(loaded.model))
+    assert len(trained.losses) == 4
+    with torch.no_grad():
+        first = {"forget": float(loss_of(loaded, forget)), "retain": float(loss_of(loaded, retain))}
+    assert trained.losses[0] == pytest.approx(first, abs=1e-4)
+
+
+def test_epochs_batches_and_seed(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    seen: list[tuple[int, int]] = []
+    config = TrainConfig(lr=1e-3, epochs=2, batch=3)
+    one = unlearn(loaded, forget, retain, GADiff(), config, progress=lambda n, of: seen.append((n, of)))
+    again = unlearn(loaded, forget, retain, GADiff(), config)
+    other = unlearn(loaded, forget, retain, GADiff(), replace(config, seed=1))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two batches (3 + 1) an epoch
+    assert one.losses == again.losses
+    assert one.losses != other.losses
+
+
+def test_a_rate_of_zero_changes_nothing(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    trained = unlearn(loaded, forget, retain, GADiff(), TrainConfig(lr=0.0))
+    ours = loaded.model.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in trained.loaded.model.state_dict().items())
+
+
+def test_empty_sets_are_errors(loaded: Loaded, questions: Rows) -> None:
+    for forget, retain in (([], questions), (questions, [])):
+        with pytest.raises(ValueError, match="at least one of each"):
+            unlearn(loaded, forget, retain, GADiff(), TrainConfig(lr=1e-3))
