@@ -114,6 +114,16 @@ def solver_names() -> list[str]:
     return [*SOLVERS, *request_solvers()]
 
 
+def candidates(count: int) -> list[tuple[tuple[int, ...], str]]:
+    """Readings and solvers to choose from in a model of `count` blocks: every solver on every single block, those with
+    a request per person also on the last blocks joined."""
+    return [
+        (layers, solver)
+        for layers in readings(count)
+        for solver in (request_solvers() if len(layers) > 1 else solver_names())
+    ]
+
+
 def gate_values(gate: Gate, activations: Tensor) -> Tensor:
     """Value that decides, `(N,)`: the largest over the gate's requests."""
     return gate(activations.double()).max(dim=-1).values

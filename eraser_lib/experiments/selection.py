@@ -103,9 +103,10 @@ def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
     fit = fit_sets(study.world, study.split, forget=people, per_person=study.sizes.per_person)
     forget = dev_questions(study.world_folder, people, size=study.sizes.select)
     kept = kept_select_questions(study.world, study.split, size=study.sizes.select)
+    where = (study.world, study.world_folder, study.split)
     roles = {
         "fit": fit,
-        "calibrate": calibration_sets(study.world, study.world_folder, study.split, size=study.sizes.calibrate),
+        "calibrate": calibration_sets(*where, size=study.sizes.calibrate, role="select"),
         "select": {"dev": forget, "kept": kept},
     }
     activations = {role: of_questions(study.vanilla, sets) for role, sets in roles.items()}
@@ -137,21 +138,20 @@ def rehearse(study: Study, group: Sequence[Person], like: Rehearsal) -> Rehearsa
     )
 
 
-def choose_decision(dev: Dev, *, alpha: float = 0.01) -> tuple[Decision, pd.DataFrame]:
-    """The solver and the blocks read that open most prompts about people erased for practice, at `alpha`.
+def choose_decision(
+    dev: Dev, candidates: Sequence[tuple[Sequence[int], str]], *, alpha: float = 0.01
+) -> tuple[Decision, pd.DataFrame]:
+    """The blocks read and the solver that open most prompts about people erased for practice, at `alpha`.
 
     Rates are means over the rehearsals. Ties go to the larger margin: the value that nine tenths of the prompts exceed,
-    in units of the threshold. Every solver is tried on every single block; those with a request per person also on the
-    last blocks joined.
+    in units of the threshold. `candidates`: blocks and solvers, see `gates.candidates`.
     """
-    several = gates.request_solvers()
     rows = []
-    for layers in gates.readings(len(dev.activations["fit"]["retain"])):
-        for solver in several if len(layers) > 1 else gates.solver_names():
-            found = pd.DataFrame([_practise(dev, rehearsal, solver, layers, alpha) for rehearsal in dev.rehearsals])
-            means = {"opened": found["opened"].mean(), "opened_least": found["opened"].min()}
-            means |= {name: found[name].mean() for name in ("kept_opened", "margin", "auc")}
-            rows.append({"solver": solver, "layers": layers, "alpha": alpha, **means, "forget_sets": len(found)})
+    for layers, solver in candidates:
+        found = pd.DataFrame([_practise(dev, rehearsal, solver, layers, alpha) for rehearsal in dev.rehearsals])
+        means = {"opened": found["opened"].mean(), "opened_least": found["opened"].min()}
+        means |= {name: found[name].mean() for name in ("kept_opened", "margin", "auc")}
+        rows.append({"solver": solver, "layers": layers, "alpha": alpha, **means, "forget_sets": len(found)})
     table = pd.DataFrame(rows).sort_values(["opened", "margin"], ascending=False, ignore_index=True)
     best = table.iloc[0]
     return Decision(best["layers"], str(best["solver"]), alpha), table

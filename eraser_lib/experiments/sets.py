@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from eraser_lib.bench import language as lang
 from eraser_lib.bench import questions as q
@@ -115,23 +116,32 @@ def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: 
     return {"forget": person_rows(list(forget), "forget", "fit", rows=8 * per_person), "retain": retain}
 
 
-def calibration_sets(world: World, folder: Path, split: int, *, size: int = 600) -> dict[str, list[Question]]:
-    """Calibration rows by group, from people outside the gate's fit, drawn as the test rows are."""
+def calibration_sets(
+    world: World, folder: Path, split: int, *, size: int = 600, role: Literal["calibrate", "select"] = "calibrate"
+) -> dict[str, list[Question]]:
+    """Calibration rows by group, from people outside the gate's fit, drawn as the test rows are.
+
+    A threshold that was used to choose among gates has lost its promise for the chosen one. So a third of the
+    calibration people, and texts of their own, are set apart for choosing (`role="select"`); the others calibrate
+    the gate that was chosen.
+    """
     roles = world.roles(split)
-    ids = {name: [person.id for person in people] for name, people in roles.items()}
+    people, known = (_part(roles[name], role) for name in ("calibrate", "calibrate_celebrity"))
+    named = read_questions(folder / "Test_Set.parquet", "retain", role=role, people=[p.id for p in people])
     return {
-        "people": stratified(
-            read_questions(
-                folder / "Test_Set.parquet", "retain", role="calibrate", people=ids["calibrate"]
-            ), size,
-        ),
+        "people": stratified(named, size),
         "celebrity": read_questions(
-            folder / "Retain_Set.parquet", "celebrity", role="calibrate", people=ids["calibrate_celebrity"]
+            folder / "Retain_Set.parquet", "celebrity", role=role, people=[p.id for p in known]
         ),
-        "general": general_questions(size // 2, "calibrate"),
-        "same_photo": photo_questions(roles["calibrate"], size // 2, "calibrate"),
-        "benign": request_questions(size // 2, "calibrate", bad=False),
+        "general": general_questions(size // 2, role),
+        "same_photo": photo_questions(people, size // 2, role),
+        "benign": request_questions(size // 2, role, bad=False),
     }  # fmt: skip
+
+
+def _part(people: Sequence[Person], role: str) -> Sequence[Person]:
+    third = len(people) // 3
+    return people[:third] if role == "select" else people[third:]
 
 
 def person_rows(

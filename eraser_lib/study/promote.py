@@ -18,7 +18,7 @@ def promote(preset: Preset) -> Path:
     """Make the run the committed reference, as a whole or not at all.
 
     Raises:
-        StudyError: the run is not complete, or something in it is stale.
+        StudyError: the run is not complete, something in it is stale, or a job ran on files that were not committed.
     """
     reasons = check.stale(preset, preset.run)
     if reasons:
@@ -26,6 +26,14 @@ def promote(preset: Preset) -> Path:
             f"{preset.run.path} is not complete, so it cannot become the reference:\n  "
             + "\n  ".join(reasons)
             + f"\nRun 'make study PRESET={preset.name}' first."
+        )
+    edited = [
+        path.stem for path in sorted(preset.run.path.glob("manifests/*.json")) if read_json(path).get("git_dirty")
+    ]
+    if edited:
+        raise StudyError(
+            f"{', '.join(edited)} ran with changes that no commit holds, so nobody could repeat them. Commit, remove "
+            f"their manifests from {preset.run.path / 'manifests'}, and run 'make study PRESET={preset.name}' again."
         )
     target = preset.reference.path
     target.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eraser_lib.bench.records import Question
 from eraser_lib.bench.world import World
-from eraser_lib.experiments import selection, sets
+from eraser_lib.experiments import gates, selection, sets
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.sites import HookSite
 
@@ -57,7 +57,8 @@ def dev() -> Any:
 
 
 def test_a_gate_must_open_for_all_groups_and_not_for_the_dev_people_alone(dev: Any) -> None:
-    decision, table = selection.choose_decision(dev)
+    tried = gates.candidates(2)
+    decision, table = selection.choose_decision(dev, tried)
     assert decision.layers == (1,)
     assert table.iloc[0]["opened"] > 0.95
     assert (table["forget_sets"] == 3).all()
@@ -65,7 +66,7 @@ def test_a_gate_must_open_for_all_groups_and_not_for_the_dev_people_alone(dev: A
     assert blind["opened"].max() < 0.7, "the first block knows one group of three"
     assert (table["opened_least"] <= table["opened"]).all()
     alone = SimpleNamespace(activations=dev.activations, rehearsals=dev.rehearsals[:1])
-    assert selection.choose_decision(alone)[0].layers == (0,), "the dev people alone would have chosen otherwise"
+    assert selection.choose_decision(alone, tried)[0].layers == (0,), "the dev people alone would have chosen otherwise"
 
 
 def test_people_erased_for_practice_leave_the_retain_set(

@@ -29,8 +29,9 @@ def everything(world: World, folder: Path, split: int) -> Iterator[tuple[str, Qu
         yield from (("fit practice", row) for row in sets.person_rows(group, "forget", "fit", rows=40))
         yield from (("select practice", row) for row in sets.dev_questions(folder, group))
     yield from (("select retain", row) for row in sets.kept_select_questions(world, split))
-    calibration = sets.calibration_sets(world, folder, split)
-    yield from ((f"calibrate {name}", row) for name, rows in calibration.items() for row in rows)
+    for role in ("select", "calibrate"):
+        calibration = sets.calibration_sets(world, folder, split, role=role)
+        yield from ((f"{role} threshold/{name}", row) for name, rows in calibration.items() for row in rows)
     tested = sets.test_sets(world, folder, split)
     yield from ((f"test {name}", row) for name, rows in tested.items() for row in rows)
     yield from (("test stranger", row) for row in sets.stranger_questions(folder))
@@ -77,7 +78,14 @@ def test_people_outside_the_fit_calibrate_and_test(rows: Rows) -> None:
     fitted = {row.person for name, row in rows if name == "fit forget/retain" and row.subset == "retain"}
     assert fitted
     for name, row in rows:
-        if name in ("calibrate people", "calibrate celebrity", "test retain", "test celebrity", "select dev"):
+        if name in (
+            "calibrate threshold/people",
+            "calibrate threshold/celebrity",
+            "select threshold/people",
+            "test retain",
+            "test celebrity",
+            "select dev",
+        ):
             assert row.person not in fitted, name
 
 
@@ -95,9 +103,19 @@ def test_people_erased_for_practice_are_fit_people_and_asked_about_nowhere_else(
     assert len(sets.practice_people(world, split, count=9)) < 9
 
 
+def test_nobody_calibrates_both_the_choice_and_the_chosen(rows: Rows) -> None:
+    people = {
+        role: {row.person for name, row in rows if name == f"{role} threshold/{group}"}
+        for role in ("select", "calibrate")
+        for group in ("people", "celebrity", "same_photo")
+    }
+    assert all(people.values())
+    assert not people["select"] & people["calibrate"]
+
+
 def test_test_rows_are_held_out_and_fit_rows_are_not(rows: Rows) -> None:
     for name, row in rows:
-        if name in ("test test", "test retain", "test celebrity", "calibrate people"):
+        if name in ("test test", "test retain", "test celebrity", "calibrate threshold/people"):
             assert lang.is_held_out(row.wording)
         if row.role == "fit" and row.attribute is not None:
             assert not lang.is_held_out(row.wording)

@@ -96,6 +96,14 @@ def test_an_incomplete_run_is_refused_and_the_reference_stays(toy: preset.Preset
     assert {path: path.stat().st_mtime for path in toy.reference.path.rglob("*")} == before
 
 
+def test_a_job_that_ran_on_uncommitted_changes_is_refused(toy: preset.Preset) -> None:
+    path = toy.run.manifest("llava-5-06_erase")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"git_dirty": True}))
+    with pytest.raises(StudyError, match="llava-5-06_erase ran with changes that no commit holds"):
+        promote.promote(toy)
+    assert not toy.reference.path.exists()
+
+
 def test_a_failing_copy_leaves_the_reference_whole(toy: preset.Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     promote.promote(toy)
     before = sorted(toy.reference.path.rglob("*"))
