@@ -116,7 +116,7 @@ def retain_basis(
     Exactly one rule: `energy`, the share of the retain energy that the removed directions must hold at least
     (.99 leaves 1 % of leakage), or `keep`, the share of the `d` dimensions with the least energy that stays
     open (AlphaSteer's hand-set .3 to .6). `centred=True` removes the retain mean direction in any case and
-    applies the share to the centred rest: one mean direction holds most of the uncentred energy, so an
+    applies the share to the centred rest: where one mean direction holds most of the uncentred energy, an
     uncentred 99 % rule removes almost nothing and leaks. `centred=False` is the published form, on uncentred
     moments.
     """
