@@ -205,13 +205,13 @@ def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> t
         row["measure"] = row["refused"] - row["forget_prob"]
         rows.append(row)
         tried.append(push)
-        edge = max(p.strength for p in tried)
-        best = max(rows, key=lambda r: r["measure"])
-        if not queue and best["strength"] == edge and edge < 16 and best["measure"] - before > GAIN:
-            before = best["measure"]
-            queue.append(replace(tried[rows.index(best)], strength=2 * edge))
-    best_index = max(range(len(rows)), key=lambda i: rows[i]["measure"])
-    return tried[best_index], pd.DataFrame(rows).sort_values("measure", ascending=False, ignore_index=True)
+        measures = [row["measure"] for row in rows]
+        best = tried[measures.index(max(measures))]
+        edge = max(p.strength for p in tried if replace(p, strength=best.strength) == best)
+        if not queue and best.strength == edge < 16 and max(measures) - before > GAIN:
+            before = max(measures)
+            queue.append(replace(best, strength=2 * edge))
+    return best, pd.DataFrame(rows).sort_values("measure", ascending=False, ignore_index=True)
 
 
 def contains_fact(log: pd.DataFrame, questions: Sequence[Question]) -> pd.Series:

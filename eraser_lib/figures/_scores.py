@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from eraser_lib.plotting import INK, METHOD_COLOURS, MUTED, PALETTE, canvas, label_ends
 from eraser_lib.tables import METHOD_NAMES, MODEL_NAMES, direction
 
+NAMES = {"answer_prob": "probability of the right answer", "fact_recall": "exact-fact recall"}
+
 
 def comparison_dots(
     summary: pd.DataFrame, metric: str, *, subsets: Sequence[str] = ("forget", "test", "retain", "celebrity")
@@ -20,11 +22,14 @@ def comparison_dots(
     """One metric of all methods with intervals: a panel per model and subset, a mark per modality and task.
 
     Args:
-        summary: tidy rows; one seed (or `all`) per method.
+        summary: tidy rows; of a method with several seeds the row over `all` of them is drawn.
         metric: name of the metric.
         subsets: panels from left to right.
     """
     rows = summary[(summary["metric"] == metric) & summary["subset"].isin(subsets)]
+    rows = rows.dropna(subset=["value"])  # what is not applicable is not drawn
+    pooled = rows[rows["seed"].astype(str) == "all"]
+    rows = pd.concat([rows[~rows["method"].isin(pooled["method"])], pooled])
     models = list(dict.fromkeys(rows["model"]))
     methods = [name for name in METHOD_NAMES if name in set(rows["method"])]
     kinds = list(rows[["modality", "task"]].drop_duplicates().itertuples(index=False, name=None))
@@ -49,7 +54,7 @@ def comparison_dots(
         figure.legend(handles, [" ".join(kind) for kind in kinds], loc="outside lower center",
         ncols=len(kinds),
                       fontsize=8.5)  # fmt: skip
-        figure.suptitle(metric.replace("_", " "), x=0.01, ha="left", fontsize=11, weight="bold")
+        figure.suptitle(NAMES.get(metric, metric.replace("_", " ")), x=0.01, ha="left", fontsize=11, weight="bold")
     return figure
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from eraser_lib.bench.records import Question
 from eraser_lib.bench.world import World
 from eraser_lib.experiments import gates, selection, sets
+from eraser_lib.experiments.methods import Push
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.sites import HookSite
 
@@ -90,3 +92,31 @@ def test_people_erased_for_practice_leave_the_retain_set(
     places = [fit["retain"].index(row) for row in made.rows["retain"]]
     assert made.fit["retain"][FIRST][:, 0].tolist() == places
     assert len(made.unseen[FIRST]) == 12
+
+
+class Answers:
+    """A study whose answers depend on the push alone: `measures` by direction and strength."""
+
+    def __init__(self, measures: dict[tuple[str, float], float]) -> None:
+        self.measures = measures
+
+    vanilla = None
+
+    def quick(self, questions: list[Question], _: object, *, context: Any) -> pd.DataFrame:
+        share = self.measures[context]
+        return pd.DataFrame({
+            "output": ["no"] * 4, "refusal": [True] * 4, "fluent": [n < 4 * share for n in range(4)],
+            "answer_prob": [0.0] * 4, "gibberish": [False] * 4,
+        })  # fmt: skip
+
+
+def test_a_push_at_the_edge_of_its_own_grid_is_followed_by_a_stronger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grid of another direction reaches further: that is no reason to stop."""
+    measures = {("a", 1.0): 0.25, ("a", 2.0): 0.5, ("a", 4.0): 0.75, ("a", 8.0): 0.75, ("b", 4.0): 0.25}
+    monkeypatch.setattr(selection, "constant", lambda push, *_: (push.direction, push.strength))
+    questions = [SimpleNamespace(fact="cat")] * 4
+    dev = SimpleNamespace(study=Answers(measures), directions={}, forget=questions, attach=lambda eraser: eraser)
+    grid = [Push("b", (0,), 4.0, "prompt"), Push("a", (0,), 1.0, "prompt"), Push("a", (0,), 2.0, "prompt")]
+    best, table = selection.choose_push(dev, grid)  # type: ignore[arg-type]
+    assert (best.direction, best.strength) == ("a", 4.0)
+    assert set(table["strength"]) == {1.0, 2.0, 4.0, 8.0}, "8 was tried, and gained nothing"
