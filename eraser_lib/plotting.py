@@ -37,8 +37,10 @@ SUBSET_COLOURS: dict[str, str] = {
     "same_photo": "#2f6f4f",
 }  # fmt: skip
 METHOD_COLOURS: dict[str, str] = {
-    "vanilla": "#5a5a5a", "retain_only": "#26282b", "prompt": "#7a5195", "constant": "#b07c00",
-    "ga_diff": "#009e73",
+    "vanilla": "#5a5a5a", "retain_only": "#26282b", "prompt": "#7a5195", "prompt_oracle": "#7a5195",
+    "detector": "#2f6f4f", "constant": "#b07c00", "leace": "#8c6d1f", "ga": "#00785a", "ga_diff": "#009e73",
+    "kl_min": "#2f6f4f", "npo": "#0072b2", "idk": "#005a8c", "undial": "#7a5195", "rmu": "#9c3f6b",
+    "mmunlearner": "#cc79a7", "manu": "#8c2d04",
     "mllmeraser_published": "#3f8fc4", "mllmeraser": "#d55e00",
 }  # fmt: skip
 

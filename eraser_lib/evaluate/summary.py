@@ -23,7 +23,8 @@ from eraser_lib.evaluate.stats import (
 )
 
 METHODS = (
-    "vanilla", "retain_only", "prompt", "prompt_oracle", "constant", "ga_diff", "mllmeraser_published", "mllmeraser",
+    "vanilla", "retain_only", "prompt", "prompt_oracle", "detector", "constant", "leace", "ga", "ga_diff", "kl_min",
+    "npo", "idk", "undial", "rmu", "mmunlearner", "manu", "mllmeraser_published", "mllmeraser",
 )  # fmt: skip
 COLUMNS = [
     "preset", "model", "split", "method", "seed", "subset", "modality", "task", "metric", "value", "ci_low",

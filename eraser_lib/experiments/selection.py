@@ -85,6 +85,7 @@ class Dev:
             "refused": float(gone["refusal"].astype(float).mean()),
             "kept_refused": float(kept["refusal"].astype(float).mean()),
             "gibberish": float(gone["gibberish"].astype(float).mean()),
+            "kept_gibberish": float(kept["gibberish"].astype(float).mean()),
             "recalled": float(gone["fact_recall"].astype(float).mean()),
         }
 

@@ -49,6 +49,7 @@ MICRO_SIZES = Sizes(
     calibrate=24,
     memorise=12,
     per_person=2,
+    train=16,
     pictures=4,
     pgd_steps=2,
     contrast=8,
@@ -110,8 +111,10 @@ class Study:
         return folder
 
     def figure(self, name: str) -> Path:
-        """Path of a figure of this model without its ending."""
+        """Path of a figure of this model without its ending; those of 10 and 15 % have folders of their own."""
         folder = self.out / "figures" / (self.model or "all")
+        if self.split in (10, 15):
+            folder /= str(self.split)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
@@ -120,7 +123,7 @@ class Study:
         return self.out / "artifacts" / self.model / str(self.split) / method
 
     def note(self, name: str, values: dict[str, Any]) -> None:
-        """Write the small JSON of numbers behind a result: `figures/<model>/<name>.json`."""
+        """Write the small JSON of numbers behind a result, beside the figures: `<name>.json`."""
         self.figure(name).with_suffix(".json").write_text(json.dumps(values, indent=1, sort_keys=True))
 
     @cached_property

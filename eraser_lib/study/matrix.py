@@ -25,6 +25,8 @@ class Kind:
     """axes that the row ranges over, of ``model`` and ``split``; each is passed to the notebook as a parameter"""
     needs: tuple[str, ...] = ()
     """rows that must be complete before; for an axis that only they have, all of their jobs are awaited"""
+    after: tuple[str, ...] = ()
+    """rows that must be complete before, where the preset runs them"""
     notebook: str = ""
     """file in ``notebooks/`` without ``.ipynb``; empty means the row's name. Several rows may share a notebook"""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +38,10 @@ class Kind:
     memory_mb: int = 3000
     """memory to reserve"""
 
+
+TRAINED = {"ga": 5, "kl_min": 15, "npo": 20, "idk": 15, "undial": 28, "rmu": 38, "mmunlearner": 20}
+"""Trained baselines beside GA_Diff, which belongs to 06_baselines, and the minutes that their grids take. They are no
+part of `tiny`."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -54,7 +60,37 @@ KINDS: tuple[Kind, ...] = (
     ),
     # after 06_erase, whose eraser it attaches
     Kind(name="05_pca", over=("model", "split"), needs=("06_erase",), minutes=1),
-    Kind(name="07_compare", over=("split",), needs=("06_erase", "06_baselines"), checkpoints=(), minutes=1),
+    *(
+        kind
+        for method, minutes in TRAINED.items()
+        for kind in (
+            # hyper-parameters are chosen once per model and serve every split
+            Kind(
+                name=f"08_tune_{method}",
+                over=("model",),
+                needs=("02_models",),
+                notebook="08_tune",
+                parameters={"method": method},
+                minutes=minutes,
+            ),
+            Kind(
+                name=f"08_{method}",
+                over=("model", "split"),
+                needs=(f"08_tune_{method}", "06_erase"),
+                notebook="08_trained",
+                parameters={"method": method},
+                minutes=6,
+            ),
+        )
+    ),
+    Kind(
+        name="07_compare",
+        over=("split",),
+        needs=("06_erase", "06_baselines"),
+        after=tuple(f"08_{method}" for method in TRAINED),
+        checkpoints=(),
+        minutes=1,
+    ),
 )
 
 
@@ -112,13 +148,13 @@ def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> d
 
 def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earlier: Mapping[str, Job], out: str) -> Job:
     needs: list[str] = []
-    for need in kind.needs:
+    for need in (*kind.needs, *kind.after):
         matching = [
             job.name
             for job in earlier.values()
             if job.kind.name == need and _meet(model, job.model) and _meet(split, job.split)
         ]
-        if not matching:
+        if not matching and need in kind.needs:
             raise StudyError(f"Row {kind.name} needs row {need}, which preset {preset.name!r} does not run before it.")
         needs += matching
     parameters: dict[str, Any] = {"preset": preset.name, "seed": preset.seed, "out": out}

@@ -92,3 +92,15 @@ def test_matrix_refuses_unknown_rows_and_missing_needs() -> None:
 def test_unknown_job_names_close_ones() -> None:
     with pytest.raises(StudyError, match="Did you mean"):
         matrix.find(matrix.jobs(parse()), "llama-5-03_direction")
+
+
+def test_a_row_waits_for_optional_ones_where_the_preset_runs_them() -> None:
+    kinds = (
+        matrix.Kind(name="world", over=()),
+        matrix.Kind(name="train", over=("model",), needs=("world",)),
+        matrix.Kind(name="compare", over=("split",), needs=("world",), after=("train",)),
+    )
+    both = matrix.jobs(parse(), kinds=kinds)
+    assert both["all-5-compare"].needs == ("all-all-world", "llava-all-train", "qwen-all-train")
+    less = matrix.jobs(parse("jobs: [world, compare]"), kinds=kinds)
+    assert less["all-5-compare"].needs == ("all-all-world",)
