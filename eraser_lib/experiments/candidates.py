@@ -14,7 +14,7 @@ PUSHES: tuple[Push, ...] = tuple(
     for layers in ((0, 1, 2), (0, 1, 2, 3, 4))
     for scope in ("prompt", "prompt+generation")
     for strength in (0.5, 1.0, 2.0)
-) + tuple(Push("instruction", (layer,), strength, "prompt") for layer in (1, 3, 4) for strength in (1.0, 4.0))
+) + tuple(Push("instruction", (layer,), strength, "prompt") for layer in (1, 4, 5) for strength in (1.0, 4.0))
 """Directions, blocks, scopes and strengths; the last ones push a single block, to show what depth does."""
 STRENGTHS_CONSTANT: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 STRENGTHS_PUBLISHED: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)

@@ -140,12 +140,13 @@ def rehearse(study: Study, group: Sequence[Person], like: Rehearsal) -> Rehearsa
 
 
 def choose_decision(
-    dev: Dev, candidates: Sequence[tuple[Sequence[int], str]], *, alpha: float = 0.01
+    dev: Dev, candidates: Sequence[tuple[Sequence[int], str]], *, alpha: float = 0.01, strict: bool = True
 ) -> tuple[Decision, pd.DataFrame]:
     """The blocks read and the solver that open most prompts about people erased for practice, at `alpha`.
 
     Rates are means over the rehearsals. Ties go to the larger margin: the value that nine tenths of the prompts exceed,
-    in units of the threshold. `candidates`: blocks and solvers, see `gates.candidates`.
+    in units of the threshold. `candidates`: blocks and solvers, see `gates.candidates`. Raises `ValueError` where none
+    opens at all, unless `strict` is off (tiny samples calibrate nothing).
     """
     rows = []
     for layers, solver in candidates:
@@ -155,6 +156,12 @@ def choose_decision(
         rows.append({"solver": solver, "layers": layers, "alpha": alpha, **means, "forget_sets": len(found)})
     table = pd.DataFrame(rows).sort_values(["opened", "margin"], ascending=False, ignore_index=True)
     best = table.iloc[0]
+    if strict and not best["opened"]:
+        counts = {group: len(next(iter(read.values()))) for group, read in dev.activations["calibrate"].items()}
+        raise ValueError(
+            f"no gate opens for anybody at alpha = {alpha:g}. A threshold needs {math.ceil(1 / alpha) - 1} calibration "
+            f"prompts in every group, and there are {counts}; with fewer it is infinite"
+        )
     return Decision(best["layers"], str(best["solver"]), alpha), table
 
 

@@ -140,7 +140,7 @@ def calibration_sets(
 
 
 def _part(people: Sequence[Person], role: str) -> Sequence[Person]:
-    third = len(people) // 3
+    third = round(len(people) / 3)
     return people[:third] if role == "select" else people[third:]
 
 

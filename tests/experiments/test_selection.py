@@ -71,6 +71,15 @@ def test_a_gate_must_open_for_all_groups_and_not_for_the_dev_people_alone(dev: A
     assert selection.choose_decision(alone, tried)[0].layers == (0,), "the dev people alone would have chosen otherwise"
 
 
+def test_too_few_calibration_prompts_are_an_error_and_not_a_choice(dev: Any) -> None:
+    few = {"people": {site: values[:98] for site, values in dev.activations["calibrate"]["people"].items()}}
+    poor = SimpleNamespace(activations=dev.activations | {"calibrate": few}, rehearsals=dev.rehearsals)
+    tried = [((1,), "person:ridge_bias")]
+    with pytest.raises(ValueError, match=r"needs 99 calibration prompts in every group, and there are {'people': 98}"):
+        selection.choose_decision(poor, tried)
+    assert selection.choose_decision(poor, tried, strict=False)[1]["opened"].tolist() == [0.0]
+
+
 def test_people_erased_for_practice_leave_the_retain_set(
     world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eraser_lib.bench import language as lang
+from eraser_lib.bench.people import ATTRIBUTES
 from eraser_lib.bench.reader import read_questions
 from eraser_lib.bench.records import Question
 from eraser_lib.bench.world import World
@@ -111,6 +112,18 @@ def test_nobody_calibrates_both_the_choice_and_the_chosen(rows: Rows) -> None:
     }
     assert all(people.values())
     assert not people["select"] & people["calibrate"]
+
+
+@pytest.mark.parametrize("role", ["select", "calibrate"])
+def test_every_group_of_the_tiny_world_can_be_calibrated_at_one_per_cent(role: str) -> None:
+    """At alpha = .01 a threshold takes 99 prompts; celebrities are few."""
+    from eraser_lib.train.models import population
+    from eraser_lib.train.recipe import TINY
+
+    people = population(TINY)
+    for name, count in (("fictitious", 36), ("celebrity", 8)):
+        mine = sets._part(people.of_kind(name)[:count], role)
+        assert len(mine) * len(ATTRIBUTES) * len(sets.TASKS) * len(sets.MODALITIES) >= 99
 
 
 def test_test_rows_are_held_out_and_fit_rows_are_not(rows: Rows) -> None:
