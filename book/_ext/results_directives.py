@@ -146,12 +146,13 @@ class ResultsJson(ResultsDirective):
             chosen = words(self.options.get("columns")) or list(frame.columns)
             if absent := [column for column in chosen if column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
-            head = [("model", 1), *((str(column).replace("_", " "), 1) for column in chosen)]
+            whose = [] if model == "all" else [label(model)]  # one table for both needs no column that says so
+            head = [*(("model", 1) for _ in whose), *((str(column).replace("_", " "), 1) for column in chosen)]
             first = int(self.options.get("first", len(frame)))
             dropped += max(0, len(frame) - first)
             for record in frame[chosen].head(first).to_dict("records"):
                 cells = [
-                    label(model),
+                    *whose,
                     *(text_of(v, int(self.options.get("digits", "3"))) for v in record.values()),
                 ]
                 body.append([text_cell(cell) for cell in cells])

@@ -100,7 +100,11 @@ def grid_node(grid: Grid, digits: int) -> nodes.container:
             previous = key[: level + 1]
         head.append(corner + line)
         assert name
-    counts = [{c.measured.n for row in grid.cells if (c := row[j]).measured} for j in range(len(grid.columns))]
+    # what is not applicable was asked for a sample only, which says nothing about the others
+    counts = [
+        {c.measured.n for row in grid.cells if (c := row[j]).measured and c.measured.value is not None}
+        for j in range(len(grid.columns))
+    ]
     shared = all(len(found) == 1 for found in counts)
     if shared:
         head.append([("questions", len(grid.row_names)), *((f"n = {next(iter(found))}", 1) for found in counts)])
@@ -119,6 +123,6 @@ def cell_node(cell: Cell, digits: int, with_n: bool) -> nodes.paragraph:
     paragraph = nodes.paragraph("", "", (nodes.strong if cell.bold else nodes.inline)("", value))
     if interval:
         paragraph += [nodes.Text(" "), nodes.inline("", interval, classes=["interval"])]
-    if with_n:
+    if with_n and cell.measured.value is not None:
         paragraph += [nodes.Text(" "), nodes.inline("", f"n = {cell.measured.n}", classes=["interval"])]
     return paragraph
