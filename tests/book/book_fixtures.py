@@ -22,10 +22,11 @@ METHODS = (
     "mllmeraser_published",
     "mllmeraser",
 )
-SUBSETS = ("forget", "test", "retain", "celebrity")
+SUBSETS = ("forget", "test", "stranger", "retain", "celebrity")
 MEASURES = (
     "classification/accuracy", "cloze/accuracy", "generation/fact_recall", "generation/rouge_l",
     "generation/bleu", "generation/answer_prob", "generation/refusal_rate", "generation/gibberish_rate",
+    "classification/forced_accuracy", "generation/wrong_share", "generation/truth_ratio_ks",
 )  # fmt: skip
 MANIFEST: dict[str, Any] = {
     "notebook": "fixture",
@@ -128,11 +129,29 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
                     continue
                 record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
                 records = [record] * (int(options["first"]) + 2 if "first" in options else 1)
-                content: Any = {options["key"]: records} if "key" in options else records
+                content: Any = {options.get("key", "rows"): records}
                 path = folder / f"{name}.json"
-                if path.is_file() and "key" in options:  # two tables from one file
+                if path.is_file():  # two tables from one file
                     content = {**json.loads(path.read_text()), **content}
                 path.write_text(json.dumps(content))
+        for model, name, key in re.findall(r"\{value\}`(\w+)/([\w-]+)#(\S+?)[ `]", chapter.read_text()):
+            path = root / "figures" / model / f"{name}.json"
+            content = json.loads(path.read_text()) if path.is_file() else {}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(_with(content, key.split("."))))
+
+
+def _with(node: Any, steps: list[str]) -> Any:
+    """The node with a made-up number at a path of keys and list positions."""
+    if not steps:
+        return 0.111
+    if steps[0].isdigit():
+        rows = node if isinstance(node, list) else []
+        rows += [{}] * (int(steps[0]) + 1 - len(rows))
+        rows[int(steps[0])] = _with(rows[int(steps[0])], steps[1:])
+        return rows
+    found = node if isinstance(node, dict) else {}
+    return found | {steps[0]: _with(found.get(steps[0]), steps[1:])}
 
 
 def contents(toc: Path) -> list[str]:
