@@ -22,8 +22,6 @@ from eraser_lib.experiments.selection import Dev
 from eraser_lib.experiments.sets import dev_questions, fit_sets, kept_select_questions, stranger_questions, stratified
 from eraser_lib.experiments.study import Study
 
-RATES: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Learning rates, from no effect to collapse."""
 OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "ga": (GA(),),
     "ga_diff": (GADiff(0.5), GADiff(1.0), GADiff(2.0)),

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from eraser_lib.baselines.npo import NPO
+from eraser_lib.evaluate.summary import METHODS
 from eraser_lib.experiments import trained
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.experiments.study import Study
+from eraser_lib.study import matrix
+from eraser_lib.tables import METHOD_NAMES
 
 SCORES = {  # (beta, rate): score, gibberish on dev rows, gibberish on kept rows
     (0.1, 1e-4): (0.5, 0.0, 0.0), (0.1, 1e-2): (0.9, 0.5, 0.0),
@@ -57,6 +60,11 @@ def test_an_unknown_method_is_named() -> None:
     assert {objective.name for grid in trained.OBJECTIVES.values() for objective in grid} == set(trained.OBJECTIVES)
     with pytest.raises(ValueError, match="'npq'; trained baselines are ga, ga_diff"):
         trained.objectives("npq")
+
+
+def test_the_matrix_runs_every_trained_method_and_tables_name_it() -> None:
+    assert set(matrix.TRAINED) | {"ga_diff"} == set(trained.OBJECTIVES)
+    assert set(trained.OBJECTIVES) <= set(METHODS) & set(METHOD_NAMES)
 
 
 def test_one_choice_serves_every_split(tmp_path: Path) -> None:
