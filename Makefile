@@ -6,7 +6,9 @@ MAKEFLAGS += --no-print-directory
 
 PRESET ?= tiny
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
-FROM ?= results/$(PRESET)
+# a preset within another one (see presets/) shares its folders
+STUDY_NAME := $(or $(shell sed -n 's/^within: *//p' presets/$(PRESET).yml 2>/dev/null),$(PRESET))
+FROM ?= results/$(STUDY_NAME)
 REQUIREMENTS ?= requirements-cpu.txt
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
 TRAIN ?=
@@ -71,7 +73,7 @@ $(BOOK_STAMP):
 
 study: $(INSTALLED)  ## rerun the whole study, render its book, compare with the reference; resumes after a stop
 	@$(STUDY) study --preset $(PRESET) --cores $(CORES)
-	@$(MAKE) book FROM=runs/$(PRESET)
+	@$(MAKE) book FROM=runs/$(STUDY_NAME)
 	@$(STUDY) report --preset $(PRESET)
 
 book: $(BOOK_INSTALLED)  ## render the book from the committed results (FROM=runs/tiny: from a run); needs no torch
@@ -88,7 +90,7 @@ report: $(INSTALLED)  ## compare the run with the committed reference again
 
 test: $(INSTALLED) lint  ## everything: lint, unit tests, a micro study end to end, the strict book
 	@$(PY) -m pytest
-	@if test -s results/$(PRESET)/summary.csv; then $(MAKE) book; else echo "No results/$(PRESET) yet: the book was not built."; fi
+	@if test -s results/$(STUDY_NAME)/summary.csv; then $(MAKE) book; else echo "No results/$(STUDY_NAME) yet: the book was not built."; fi
 
 test-fast: $(INSTALLED)  ## unit tests only
 	@$(PY) -m pytest -m "not e2e and not slow"

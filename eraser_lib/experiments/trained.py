@@ -56,26 +56,34 @@ def open_dev(study: Study) -> Dev:
     return Dev(study, {}, fit, {}, forget, kept, baseline, [])
 
 
-def tune(dev: Dev, grid: Sequence[Objective], rates: Sequence[float]) -> pd.DataFrame:
-    """Train every objective at every rate on the dev people, one epoch each, and score it.
+def tune(dev: Dev, grid: Sequence[Objective], rates: Sequence[float], *, first: int = 3) -> pd.DataFrame:
+    """Train the grid on the dev people, one epoch each, and score it.
+
+    Every objective is tried at the `first` rates in the middle of `rates`. The best one then at all others, so that its
+    curve runs from no effect to collapse.
 
     Columns: `objective` (place in the grid), `settings`, `lr`, `edge` (the rate is the first or last), `collapsed`,
     `seconds`, and those of `Dev.score`, best first. A method's best point that has not collapsed is the first row
     where `collapsed` is false.
     """
-    tried = []
     forget = stratified(dev.fit["forget"], dev.study.sizes.train)
-    for place, objective in enumerate(grid):
-        for rate in rates:
-            config = TrainConfig(lr=rate, seed=dev.study.seed)
-            trained = unlearn(dev.study.vanilla, forget, dev.fit["retain"], objective, config)
-            score = dev.score(loaded=trained.loaded)
-            tried.append({
-                "objective": place, "settings": str(objective), "lr": rate, "edge": rate in (rates[0], rates[-1]),
-                "collapsed": max(score["gibberish"], score["kept_gibberish"]) > BABBLE,
-                "seconds": trained.seconds, **score,
-            })  # fmt: skip
-    return pd.DataFrame(tried).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+    def tried(place: int, rate: float) -> dict[str, Any]:
+        config = TrainConfig(lr=rate, seed=dev.study.seed)
+        trained = unlearn(dev.study.vanilla, forget, dev.fit["retain"], grid[place], config)
+        score = dev.score(loaded=trained.loaded)
+        return {
+            "objective": place, "settings": str(grid[place]), "lr": rate, "edge": rate in (rates[0], rates[-1]),
+            "collapsed": max(score["gibberish"], score["kept_gibberish"]) > BABBLE,
+            "seconds": trained.seconds, **score,
+        }  # fmt: skip
+
+    start = max(0, len(rates) - first + 1) // 2
+    middle = rates[start : start + first]
+    rows = [tried(place, rate) for place in range(len(grid)) for rate in middle]
+    best = max(rows, key=lambda row: row["score"])["objective"]
+    rows += [tried(best, rate) for rate in rates if rate not in middle]
+    return pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
 def choice(table: pd.DataFrame, *, fluent: bool = False) -> dict[str, Any] | None:

@@ -49,10 +49,8 @@ def study(preset: Preset, *, cores: int) -> None:
         print(f"Preset {preset.name}: {len(matrix)} jobs, {len(complete)} complete, {cores} at a time; "
               f"about {in_words(left)} to go. Stop with Ctrl-C; the same command resumes.", flush=True)  # fmt: skip
         if copied:
-            print(
-                f"{len(copied)} logs of trained references were taken from {preset.reference.path}.",
-                flush=True,
-            )
+            print(f"{len(copied)} files of methods that this preset does not run are from {preset.reference.path}.",
+                  flush=True)  # fmt: skip
         monitor = Monitor(matrix, folder, estimate)
         monitor.already_complete(complete)
         code = _snakemake(preset, cores, monitor, folder.console("snakemake"))

@@ -17,6 +17,8 @@ from eraser_lib.study.paths import RunFolder, StudyError, root
 
 MODELS = ("llava", "qwen")
 SPLITS = (5, 10, 15)
+SHARED = ("seed", "device", "checkpoints", "parameters", "settings")
+"""What a preset takes from the one that it is within: jobs with equal names must be equal jobs."""
 _LOOKS_LIKE_A_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -45,19 +47,26 @@ class Preset:
     trained: tuple[str, ...] = ("ga_diff",)
     """methods that train weights during the run: their figures are compared with the committed seed range"""
     from_reference: tuple[str, ...] = ()
-    """glob patterns, from the run folder, of logs that are copied from the reference and not made again"""
+    """glob patterns, from the run folder, of files that are copied from the reference and not made again"""
+    within: str = ""
+    """another preset that this one completes: both share run folder, reference, settings and finished jobs"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """free settings that notebooks read; a change makes every job stale"""
 
     @property
+    def study(self) -> str:
+        """The name by which notebooks, logs and folders know this study; presets within one another share it."""
+        return self.within or self.name
+
+    @property
     def run(self) -> RunFolder:
-        """``runs/<name>``"""
-        return RunFolder(root() / "runs" / self.name)
+        """``runs/<study>``"""
+        return RunFolder(root() / "runs" / self.study)
 
     @property
     def reference(self) -> RunFolder:
-        """``results/<name>``"""
-        return RunFolder(root() / "results" / self.name)
+        """``results/<study>``"""
+        return RunFolder(root() / "results" / self.study)
 
 
 def load(name: str) -> Preset:
@@ -78,7 +87,7 @@ def parse(text: str, path: Path) -> Preset:
     """Make a preset of a file's text; ``path`` gives its name and is named in errors.
 
     Raises:
-        StudyError: as `load`.
+        StudyError: as `load`; or the preset that it is within is missing, or does not go with it.
     """
     head = [line for line in text.splitlines()[:6] if line.startswith("#")]
     for word in ("Hardware:", "Time:", "Expect:"):
@@ -94,7 +103,7 @@ def parse(text: str, path: Path) -> Preset:
     known = {f.name for f in fields(Preset)} - {"name"}
     for key in sorted(set(raw) - known):
         raise StudyError(f"{path}: unknown key {key!r}. Known keys: {', '.join(sorted(known))}.")
-    for key, kind in (("seed", int), ("device", str), ("checkpoints", str)):
+    for key, kind in (("seed", int), ("device", str), ("checkpoints", str), ("within", str)):
         if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
             raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
     for key in ("parameters", "minutes", "settings"):
@@ -110,7 +119,22 @@ def parse(text: str, path: Path) -> Preset:
             if value not in allowed:
                 raise StudyError(f"{path}: {value!r} in {key} is not one of {', '.join(map(str, allowed))}.")
     lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
-    return Preset(name=path.stem, **{**raw, **lists})
+    shared = _shared(raw, path) if raw.get("within") else {}
+    return Preset(name=path.stem, **{**raw, **lists, **shared})
+
+
+def _shared(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What a preset takes from the one that it is within."""
+    for key in SHARED:
+        if key in raw:
+            raise StudyError(f"{path}: {key} belongs to {raw['within']!r}, within which this one is. Remove it here.")
+    other = path.with_name(f"{raw['within']}.yml")
+    if not other.is_file():
+        raise StudyError(f"{path}: within names {raw['within']!r}, but {other} does not exist.")
+    outer = parse(other.read_text(), other)
+    if outer.within:
+        raise StudyError(f"{path}: {outer.name!r} is itself within {outer.within!r}. Name that one.")
+    return {key: getattr(outer, key) for key in SHARED}
 
 
 def _refuse_numbers_as_text(value: Any, path: Path, where: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Between ``runs/`` and ``results/``: promote a run to the reference, adopt logs from it, link one into the book."""
+"""Between ``runs/`` and ``results/``: promote a run to the reference, adopt files from it, link one into the book."""
 
 from __future__ import annotations
 
@@ -53,26 +53,28 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def adopt(preset: Preset) -> list[str]:
-    """Copy the reference's logs that a preset does not make again, and record them in ``from_reference.json``.
+    """Copy the reference's files that a preset does not make again, and record them in ``from_reference.json``.
+
+    What was copied for another preset within the same study and is not wanted by this one goes: its jobs will make it.
 
     Returns:
         Paths from the run folder.
     """
     run, reference = preset.run, preset.reference
     adopted: dict[str, str] = read_json(run.adopted) if run.adopted.is_file() else {}
-    for name in [name for name in adopted if not (reference.path / name).is_file()]:
+    found = {path for pattern in preset.from_reference for path in reference.path.glob(pattern) if path.is_file()}
+    wanted = {path.relative_to(reference.path).as_posix(): path for path in sorted(found)}
+    for name in [name for name in adopted if name not in wanted]:
         (run.path / name).unlink(missing_ok=True)
         del adopted[name]
-    for pattern in preset.from_reference:
-        for source in sorted(reference.path.glob(pattern)):
-            name = source.relative_to(reference.path).as_posix()
-            target = run.path / name
-            if source.is_file() and (name in adopted or not target.exists()):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                digest = sha256(source)
-                if not target.is_file() or sha256(target) != digest:
-                    shutil.copyfile(source, target)
-                adopted[name] = digest
+    for name, source in wanted.items():
+        target = run.path / name
+        if name in adopted or not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digest = sha256(source)
+            if not target.is_file() or sha256(target) != digest:
+                shutil.copyfile(source, target)
+            adopted[name] = digest
     if adopted or run.adopted.is_file():
         write_json(run.adopted, adopted)
     return sorted(adopted)

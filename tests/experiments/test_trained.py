@@ -15,6 +15,7 @@ from eraser_lib.experiments import trained
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.experiments.study import Study
 from eraser_lib.study import matrix
+from eraser_lib.study.preset import load
 from eraser_lib.tables import METHOD_NAMES
 
 SCORES = {  # (beta, rate): score, gibberish on dev rows, gibberish on kept rows
@@ -55,6 +56,27 @@ def test_the_best_setting_and_the_best_that_has_not_collapsed(monkeypatch: pytes
     assert table["edge"].all()
 
 
+def test_the_best_setting_runs_from_no_effect_to_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All settings at the middle rates; then the best of them, and no other, at the rates beside."""
+    rates = [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+
+    def unlearn(_: object, __: object, ___: object, objective: NPO, config: Any) -> SimpleNamespace:
+        return SimpleNamespace(loaded=(objective.beta, config.lr), seconds=1.0)
+
+    def score(*, loaded: tuple[float, float]) -> dict[str, float]:
+        return {"score": loaded[0] + (loaded[1] == 1e-2), "gibberish": 0.0, "kept_gibberish": 0.0}
+
+    monkeypatch.setattr(trained, "unlearn", unlearn)
+    study = SimpleNamespace(vanilla=None, seed=0, sizes=SimpleNamespace(train=4))
+    dev: Any = SimpleNamespace(study=study, fit={"forget": general_questions(10, "fit"), "retain": []}, score=score)
+    table = trained.tune(dev, [NPO(0.1), NPO(0.5), NPO(0.2)], rates)
+    assert sorted(table[table["objective"] == 1]["lr"]) == rates
+    for other in (0, 2):
+        assert sorted(table[table["objective"] == other]["lr"]) == rates[2:5]
+    assert trained.choice(table) == {"objective": 1, "lr": 1e-2}
+    assert table["edge"].tolist() == [lr in (1e-5, 1e-2) for lr in table["lr"]]
+
+
 def test_an_unknown_method_is_named() -> None:
     assert trained.objectives("npo")[0].name == "npo"
     assert {objective.name for grid in trained.OBJECTIVES.values() for objective in grid} == set(trained.OBJECTIVES)
@@ -64,7 +86,11 @@ def test_an_unknown_method_is_named() -> None:
 
 def test_the_matrix_runs_every_trained_method_and_tables_name_it() -> None:
     assert set(matrix.TRAINED) | {"ga_diff"} == set(trained.OBJECTIVES)
-    assert set(trained.OBJECTIVES) <= set(METHODS) & set(METHOD_NAMES)
+    assert set(trained.OBJECTIVES) | {"detector", "leace", "manu"} <= set(METHODS) & set(METHOD_NAMES)
+    preset = load("tiny-full")
+    assert set(preset.trained) == set(trained.OBJECTIVES)
+    taken = {pattern.split("/")[-2] for pattern in load("tiny").from_reference if pattern.startswith("logs/")}
+    assert taken == {*matrix.TRAINED, "detector", "leace", "manu"}, "tiny shows what only tiny-full runs"
 
 
 def test_one_choice_serves_every_split(tmp_path: Path) -> None:

@@ -104,3 +104,28 @@ def test_a_row_waits_for_optional_ones_where_the_preset_runs_them() -> None:
     assert both["all-5-compare"].needs == ("all-all-world", "llava-all-train", "qwen-all-train")
     less = matrix.jobs(parse("jobs: [world, compare]"), kinds=kinds)
     assert less["all-5-compare"].needs == ("all-all-world",)
+
+
+def test_a_preset_within_another_shares_its_study(clone: Path) -> None:
+    outer = PRESET + "seed: 3\njobs: [01_world]\nsettings: {samples: 3}\n"
+    (clone / "presets" / "toy.yml").write_text(outer)
+    head = "# Hardware: none\n# Time: seconds\n# Expect: nothing\n"
+    inner = head + "within: toy\nmodels: [llava]\nsplits: [5]\n"
+    path = clone / "presets" / "toy-full.yml"
+    path.write_text(inner)
+    toy, full = preset.load("toy"), preset.load("toy-full")
+    assert (full.run, full.reference) == (toy.run, toy.reference)
+    assert (full.seed, full.settings, full.checkpoints) == (3, {"samples": 3}, "")
+    small, large = matrix.jobs(toy), matrix.jobs(full)
+    assert set(small) < set(large)
+    assert all(small[name] == large[name] for name in small), "a job of both is one job"
+    for line, message in (
+        ("seed: 1", "seed belongs to 'toy'"),
+        ("settings: {}", "settings belongs to 'toy'"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            preset.parse(inner + line + "\n", path)
+    with pytest.raises(StudyError, match="within names 'none'"):
+        preset.parse(inner.replace("within: toy", "within: none"), path)
+    with pytest.raises(StudyError, match="'toy-full' is itself within 'toy'"):
+        preset.parse(inner.replace("within: toy", "within: toy-full"), path.with_name("third.yml"))

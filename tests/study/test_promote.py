@@ -130,6 +130,11 @@ def test_adopted_logs_are_copied_recorded_and_never_replace_rerun_ones(toy: pres
     assert rerun.read_bytes() == b"made by this run"
     name = "logs/llava/5/retain_only/seed0.parquet"
     assert json.loads(found.run.adopted.read_text()) == {name: sha256(found.reference.path / name)}
+    (clone / "presets" / "toy.yml").write_text(PRESET)
+    assert promote.adopt(preset.load("toy")) == []
+    assert not (found.run.path / name).exists(), "a preset that makes the log itself does not find an adopted one"
+    assert rerun.read_bytes() == b"made by this run"
+    assert promote.adopt(found) == [name]
     (found.reference.path / name).unlink()
     assert promote.adopt(found) == []
     assert not (found.run.path / name).exists()
