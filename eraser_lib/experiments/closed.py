@@ -1,0 +1,192 @@
+"""Baselines that train nothing: detector, LEACE, MANU. Their grids, and the choice on people erased for practice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, stack
+
+from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
+from eraser_lib.baselines.leace import Leace
+from eraser_lib.baselines.manu import Manu
+from eraser_lib.bench import language as lang
+from eraser_lib.bench.records import Question
+from eraser_lib.evaluate.log import write_log
+from eraser_lib.evaluate.refusal import RefusalDetector
+from eraser_lib.evaluate.scores import LETTERS, score_answer
+from eraser_lib.evaluate.separation import auc
+from eraser_lib.experiments.activations import Activations, join
+from eraser_lib.experiments.gates import readings
+from eraser_lib.experiments.selection import Dev
+from eraser_lib.experiments.sets import calibration_sets, dev_questions, practice_people, stratified
+from eraser_lib.experiments.study import Study
+from eraser_lib.experiments.trained import BABBLE
+from eraser_lib.threshold import calibrate
+
+REFUSAL = lang.REFUSALS[0]
+"""What the detector answers in the model's place."""
+NEVER = -708.0
+"""Log-probability, in nats, of what a canned refusal never says: that of the smallest number a double holds."""
+NEIGHBOURS = (1, 5, 20)
+
+Reading = tuple[int, ...]
+"""Blocks whose outputs are joined; none stands for the input embeddings."""
+
+
+def detectors(blocks: int) -> list[tuple[Reading, int]]:
+    """Readings and k to choose from: those of the gate, and the model's input embeddings."""
+    return [(reading, k) for reading in ((), *readings(blocks)) for k in NEIGHBOURS]
+
+
+def scrubbers(blocks: int) -> list[Leace]:
+    """Late single blocks and all blocks, both labels, both sets of positions."""
+    places = [*((layer,) for layer in range(blocks // 3, blocks)), tuple(range(blocks))]
+    return [Leace(p, label, where) for p in places for label in ("forget", "person") for where in (False, True)]
+
+
+PRUNERS = tuple(Manu(share, raw=raw) for raw in (False, True) for share in (0.02, 0.05, 0.1, 0.2))
+"""Shares of neurons to cut, by the standardised score and by the one with sums."""
+
+
+def features(activations: Activations, reading: Reading) -> Tensor:
+    """What a detector sees, `(N, D)`."""
+    return join(activations, reading) if reading else activations[EMBEDDING]
+
+
+def with_embeddings(study: Study, sets: Mapping[str, tuple[Activations, Sequence[Question]]]) -> dict[str, Activations]:
+    """Activations of sets of questions with their input embeddings beside; a question in two sets is read once."""
+    rows = {(q.subset, q.id): q for _, questions in sets.values() for q in questions}
+    vectors = dict(zip(rows, embed(study.vanilla, [q.prompt for q in rows.values()]), strict=True))
+    return {
+        name: {**read, EMBEDDING: stack([vectors[q.subset, q.id] for q in questions])}
+        for name, (read, questions) in sets.items()
+    }
+
+
+def choose_detector(
+    dev: Dev, candidates: Iterable[tuple[Reading, int]], *, alpha: float
+) -> tuple[tuple[Reading, int], pd.DataFrame]:
+    """The detector that opens most prompts about people erased for practice; the rule of `choose_decision`."""
+    study = dev.study
+    size = study.sizes.select
+    groups = [study.world.population.by_id(study.world.population.dev), *practice_people(study.world, study.split)]
+    where = (study.world, study.world_folder, study.split)
+    calibration = calibration_sets(*where, size=study.sizes.calibrate, role="select")
+    sets: dict[str, tuple[Activations, Sequence[Question]]] = {
+        f"calibrate {name}": (dev.activations["calibrate"][name], rows) for name, rows in calibration.items()
+    }
+    sets["kept"] = (dev.activations["select"]["kept"], dev.kept)
+    for number, (group, rehearsal) in enumerate(zip(groups, dev.rehearsals, strict=True)):
+        unseen = dev_questions(study.world_folder, group, size=size)
+        sets[f"unseen {number}"] = (rehearsal.unseen, unseen)
+        for name in ("forget", "retain"):
+            sets[f"{name} {number}"] = (rehearsal.fit[name], rehearsal.rows[name])
+    read = with_embeddings(study, sets)
+    rows = []
+    for reading, k in candidates:
+        seen = {name: features(found, reading) for name, found in read.items()}
+        tried = []
+        for number in range(len(groups)):
+            detector = Detector.fit(seen[f"forget {number}"], seen[f"retain {number}"], k=k)
+            scores = {name: detector(seen[f"calibrate {name}"]) for name in calibration}
+            threshold = calibrate(scores, alpha).value
+            up, down = detector(seen[f"unseen {number}"]), detector(seen["kept"])
+            opened, kept = float((up > threshold).double().mean()), float((down > threshold).double().mean())
+            tried.append({"opened": opened, "kept_opened": kept, "auc": auc(up.numpy(), down.numpy())})
+        means = pd.DataFrame(tried)
+        rows.append({"layers": reading, "k": k, "alpha": alpha, **means.mean().to_dict(), "forget_sets": len(tried),
+                     "opened_least": means["opened"].min()})  # fmt: skip
+    table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
+    return (table["layers"].iloc[0], int(table["k"].iloc[0])), table
+
+
+def refused(
+    log: pd.DataFrame, questions: Sequence[Question], scores: Tensor, threshold: float, study: Study
+) -> pd.DataFrame:
+    """Vanilla's log as it is with a detector in front: rows above the threshold get the canned refusal.
+
+    Of a refused prompt nothing else can be read: every answer has probability 0, and all options are equal.
+    `log`: rows of `questions` in their order, as are the scores `(N,)`.
+    """
+    rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in log.to_dict("records")]
+    text, judge = REFUSAL, RefusalDetector()
+    tokens = len(study.vanilla.answer_ids(text)) - 1
+    for row, question, score in zip(rows, questions, scores.tolist(), strict=True):
+        row |= {"method": "detector", "gate_value": score, "gate_values": [score], "opened": score > threshold}
+        if not row["opened"]:
+            continue
+        said = score_answer(question, text, detector=judge, vocabulary=study.vocabulary)
+        row |= {**asdict(said), "output": text, "output_tokens": tokens, "ended": True, "reference_logprob": None}
+        row |= {"answer_logprob": NEVER, "answer_prob": 0.0, "seconds": 0.0}
+        if question.wrong:
+            row |= {"paraphrase_logprob": NEVER, "wrong_logprobs": [NEVER] * len(question.wrong), "truth_ratio": 1.0}
+        if question.options:
+            equal = [-math.log(len(question.options))] * len(question.options)
+            row |= {"option_logprobs": equal, "forced": LETTERS[0], "forced_correct": question.letter == LETTERS[0]}
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in log.columns})
+
+
+def detect(
+    study: Study, vanilla: pd.DataFrame, questions: Sequence[Question], detector: Detector, seen: Tensor,
+    calibration: Mapping[str, Tensor], alpha: float,
+) -> pd.DataFrame:  # fmt: skip
+    """Calibrate a detector, write its log and return it. `seen`: features of `questions`; `calibration`: by group.
+
+    Raises:
+        ValueError: `vanilla` is not the log of these questions.
+    """
+    if vanilla["id"].tolist() != [question.id for question in questions]:
+        raise ValueError("vanilla's log holds other questions than these; run notebook 06_erase again")
+    threshold = calibrate({name: detector(rows) for name, rows in calibration.items()}, alpha).value
+    log = refused(vanilla, questions, detector(seen), threshold, study)
+    write_log(study.log_path("detector"), log)
+    return log
+
+
+def choose_scrubber(dev: Dev, candidates: Sequence[Leace]) -> tuple[Leace, pd.DataFrame]:
+    """The LEACE map with the best selection score on the dev people."""
+    fit, rows = dev.activations["fit"], []
+    people = names(dev.fit["forget"])
+    for candidate in candidates:
+        made = candidate.fit(fit["forget"], fit["retain"], people)
+        score = dev.score(context=lambda made=made: made.attach(dev.study.vanilla.model))
+        rows.append({"settings": str(candidate), **_judged(score)})
+    return _best(candidates, rows)
+
+
+def choose_pruner(dev: Dev, candidates: Sequence[Manu]) -> tuple[Manu, pd.DataFrame]:
+    """The share of neurons, and the score, with the best selection score on the dev people."""
+    rows = []
+    for candidate in candidates:
+        pruned = candidate.fit(dev.study.vanilla, *pruning_rows(dev.study, dev.fit))
+        rows.append({"settings": str(candidate), "seconds": pruned.seconds, **_judged(dev.score(loaded=pruned.loaded))})
+    return _best(candidates, rows)
+
+
+def pruning_rows(study: Study, fit: Mapping[str, Sequence[Question]]) -> tuple[list[Question], list[Question]]:
+    """Forget rows as many as a trained baseline sees, and twice as many retained ones."""
+    return stratified(fit["forget"], study.sizes.train), stratified(fit["retain"], 2 * study.sizes.train)
+
+
+def names(rows: Sequence[Question]) -> list[str]:
+    """Who is asked about, one per row."""
+    return [question.person or "" for question in rows]
+
+
+def attached(study: Study, made: Any) -> Any:
+    """A context factory that attaches what has `attach` to the vanilla model."""
+    return lambda: made.attach(study.vanilla.model)
+
+
+def _judged(score: Mapping[str, float]) -> dict[str, Any]:
+    return {**score, "collapsed": max(score["gibberish"], score["kept_gibberish"]) > BABBLE}
+
+
+def _best(candidates: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, pd.DataFrame]:
+    best = max(range(len(rows)), key=lambda number: rows[number]["score"])
+    table = pd.DataFrame(list(rows)).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    return candidates[best], table

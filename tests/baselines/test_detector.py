@@ -1,0 +1,79 @@
+"""The nearest-neighbour detector: its score by hand, its embeddings, and the log behind a canned refusal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
+from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.evaluate.generate import evaluate
+from eraser_lib.evaluate.log import SCHEMA, to_table
+from eraser_lib.experiments import closed
+from eraser_lib.families import Loaded
+from eraser_lib.hooks import run_capture
+
+Rows = list[Question]
+
+
+def test_the_score_by_hand() -> None:
+    """Retain rows (1, 1) and (-1, -1) have mean 0; the forget rows stand at right angles to them and along x."""
+    detector = Detector.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=1)
+    scores = detector(torch.tensor([[3.0, -3.0], [5.0, 5.0], [1.0, 0.0]]))
+    root = 0.5**0.5
+    assert scores.tolist() == pytest.approx([1 - 0, root - 1, 1 - root], abs=1e-6)
+    both = Detector.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=2)
+    assert both(torch.tensor([[1.0, 0.0]])).tolist() == pytest.approx([(1 + root) / 2 - 0], abs=1e-6)
+    assert detector.bytes == 4 * (4 + 4 + 2)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_k_must_fit_the_rows(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k is {k}; it must lie between 1 and the 2 rows"):
+        Detector.fit(torch.ones(2, 3), torch.ones(5, 3), k=k)
+
+
+def test_embeddings_are_of_the_picture_or_of_the_text(loaded: Loaded, forget: Rows) -> None:
+    prompts = [row.prompt for row in forget]
+    found = embed(loaded, prompts, batch=3)
+    for row, prompt in enumerate(prompts):
+        inputs = loaded.encode([prompt])
+        stream = run_capture(loaded.model, inputs, [EMBEDDING], "all")[EMBEDDING][0]
+        pictures = inputs["input_ids"][0] == loaded.model.config.image_token_id
+        mine = stream[pictures] if prompt.image is not None else stream
+        assert torch.allclose(found[row], mine.mean(dim=0), atol=1e-5)
+    other = Prompt("Something else entirely?", prompts[0].image)
+    assert torch.allclose(embed(loaded, [other])[0], found[0], atol=1e-5), "a question about a picture is its picture"
+
+
+def test_a_refused_row_shows_nothing_but_the_refusal(loaded: Loaded, forget: Rows) -> None:
+    run = {"preset": "toy", "model": "llava", "split": "5", "method": "vanilla", "seed": 0}
+    log = evaluate(loaded, forget, log_extra=run, max_new_tokens=3)
+    words = frozenset(closed.REFUSAL.lower().replace(".", "").replace(",", "").replace("'", " ").split())
+    study: Any = SimpleNamespace(vanilla=loaded, vocabulary=words)
+    after = closed.refused(log, forget, torch.tensor([2.0, 0.0, 0.5, 1.0]), 0.5, study)
+    to_table(after)  # follows the schema
+    assert after["opened"].tolist() == [True, False, False, True]
+    assert after["method"].unique().tolist() == ["detector"]
+    for row in (0, 3):
+        assert after["output"][row] == closed.REFUSAL and after["refusal"][row] and not after["gibberish"][row]
+        assert after["answer_prob"][row] == 0 and not after["correct"][row]
+    same = [name for name in SCHEMA.names if name not in ("method", "gate_value", "gate_values", "opened")]
+    kept = pd.DataFrame({name: log[name] for name in same}).iloc[[1, 2]].astype(str)
+    assert kept.equals(after[same].iloc[[1, 2]].astype(str)), "other rows are vanilla's"
+
+
+def test_a_refusal_behind_options_is_a_guess(loaded: Loaded, forget: Rows) -> None:
+    from dataclasses import replace
+
+    row = replace(forget[1], task="classification", options=("red", "blue", forget[1].answer, "green"), answer="C")
+    run = {"preset": "toy", "model": "llava", "split": "5", "method": "vanilla", "seed": 0}
+    log = evaluate(loaded, [row], log_extra=run, max_new_tokens=3)
+    study: Any = SimpleNamespace(vanilla=loaded, vocabulary=frozenset())
+    after = closed.refused(log, [row], torch.tensor([1.0]), 0.0, study)
+    to_table(after)
+    assert len(set(after["option_logprobs"][0])) == 1 and after["forced"][0] == "A" and not after["forced_correct"][0]

@@ -1,0 +1,80 @@
+"""LEACE: the guarantee on the rows that it was fitted on, the positions it edits, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eraser_lib.baselines.leace import Leace
+from eraser_lib.bench.records import Question
+from eraser_lib.evaluate.teacher import prefill
+from eraser_lib.experiments.activations import Activations, read_activations
+from eraser_lib.families import Loaded
+from eraser_lib.hooks import capture
+from eraser_lib.sites import HookSite
+
+Rows = list[Question]
+SITE = HookSite(1, "output")
+
+
+def streams(count: int, width: int, seed: int, shift: float = 0.0) -> Activations:
+    g = torch.Generator().manual_seed(seed)
+    return {SITE: torch.randn(count, width, generator=g) + shift}
+
+
+def test_after_it_the_label_is_uncorrelated_with_every_coordinate() -> None:
+    """By hand: LEACE makes the cross-covariance of stream and label zero, here for three labels."""
+    forget, retain = streams(60, 6, 0, 1.0), streams(200, 6, 1)
+    people = [f"p{number % 2}" for number in range(60)]
+    for label in ("forget", "person"):
+        map_ = Leace((1,), label).fit(forget, retain, people).maps[SITE]  # type: ignore[arg-type]
+        rows = map_(torch.cat([forget[SITE], retain[SITE]]))
+        centred = rows - rows.mean(dim=0)
+        for name in ("p0", "p1") if label == "person" else ("",):
+            z = torch.tensor([float(not name or person == name) for person in people] + [0.0] * 200)
+            before = torch.cat([forget[SITE], retain[SITE]])
+            was = ((before - before.mean(0)) * (z - z.mean())[:, None]).mean(0).abs().max()
+            assert (centred * (z - z.mean())[:, None]).mean(dim=0).abs().max() < 1e-3 * was
+        assert map_.proj_right.shape[0] >= (2 if label == "person" else 1)
+
+
+def test_it_edits_the_answer_positions_or_all(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    read = [read_activations(loaded, [row.prompt for row in rows]) for rows in (forget, retain)]
+    inputs = loaded.encode([row.prompt for row in forget[::2]])
+    with capture(loaded.model, [SITE], "all") as found:
+        prefill(loaded.model, inputs)
+        before = found[SITE].clone()
+    for everywhere in (False, True):
+        made = Leace((1,), everywhere=everywhere).fit(*read, people=["a"] * len(forget))
+        expected = made.maps[SITE](before)
+        with made.attach(loaded.model) as handle, capture(loaded.model, [SITE], "all") as found:
+            for _ in range(2):
+                prefill(loaded.model, inputs)
+                after = found[SITE]
+                changed = slice(None) if everywhere else slice(-1, None)
+                assert torch.allclose(after[:, changed], expected[:, changed], atol=1e-5)
+                assert not torch.equal(after[:, changed], before[:, changed])
+                if not everywhere:
+                    assert torch.equal(after[:, :-1], before[:, :-1])
+                handle.new_prompt()
+    with capture(loaded.model, [SITE], "all") as found:
+        prefill(loaded.model, inputs)
+        assert torch.equal(found[SITE], before), "the model is as it was"
+
+
+def test_what_is_generated_is_edited_too(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    read = [read_activations(loaded, [row.prompt for row in rows]) for rows in (forget, retain)]
+    made = Leace((1,)).fit(*read, people=["a"] * len(forget))
+    seen: list[torch.Tensor] = []
+    with made.attach(loaded.model) as handle:
+        edit = handle.edit_at(SITE)
+        for width in (5, 3, 1):
+            stream = torch.randn(2, width, read[0][SITE].shape[1], generator=torch.Generator().manual_seed(width))
+            seen.append((edit(stream) != stream).any(dim=-1)[0])
+    assert seen[0].tolist() == [False] * 4 + [True]
+    assert seen[1].all() and seen[2].all()
+
+
+def test_a_name_for_every_row() -> None:
+    with pytest.raises(ValueError, match="there are 2 for 60 rows"):
+        Leace((1,)).fit(streams(60, 6, 0), streams(9, 6, 1), ["a", "b"])
