@@ -1,0 +1,181 @@
+"""The forget-set lottery: everybody is erased once, in random sets of ten. How much hangs on who is to be forgotten?
+
+A trained baseline pays a training for every forget set; a gate pays a small linear solve, so it can be refitted on all
+of them. The people of the world fall at random into disjoint sets as large as the 5 % split. For each set the gate (and
+the nearest-neighbour detector) is fitted and calibrated as the study does, without the rows of these people among the
+retained and the calibration rows, and asked about them in unseen views and held-out wordings.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from eraser_lib.baselines.detector import Detector
+from eraser_lib.bench.people import Person
+from eraser_lib.bench.records import Question
+from eraser_lib.experiments import gates
+from eraser_lib.experiments.activations import Activations, join, read_activations
+from eraser_lib.experiments.methods import Decision
+from eraser_lib.experiments.sets import calibration_sets, dev_questions, fit_sets, person_rows, test_sets
+from eraser_lib.experiments.study import Study
+from eraser_lib.sites import HookSite
+from eraser_lib.threshold import calibrate
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Questions with their activations."""
+
+    questions: list[Question]
+    read: Activations
+
+    def of(self, keep: Sequence[bool]) -> Rows:
+        """Some of them."""
+        mask = torch.tensor(list(keep), dtype=torch.bool)
+        left = [question for question, stays in zip(self.questions, keep, strict=True) if stays]
+        return Rows(left, {site: values[mask] for site, values in self.read.items()})
+
+    def about(self, people: set[str], *, others: bool = False) -> Rows:
+        """Rows about some people, or all rows but those."""
+        return self.of([(question.person in people) != others for question in self.questions])
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """Everything that a draw is made of, read once."""
+
+    forget: Rows
+    """Fit rows of everybody, as if they were to be forgotten."""
+    retain: Rows
+    unseen: Rows
+    kept: Rows
+    """Test rows of retained people and celebrities."""
+    calibration: dict[str, Rows]
+
+
+def open_lottery(study: Study, layers: Sequence[int], people: Sequence[Person]) -> Lottery:
+    """Read the activations of all rows at the blocks that decide; `people`: those who will be erased."""
+    world, folder, split = study.world, study.world_folder, study.split
+    sites = [HookSite(layer, "output") for layer in layers]
+    per_person = study.sizes.per_person
+    forget = person_rows(people, "forget", "fit", rows=8 * per_person)
+    retain = fit_sets(world, split, forget=world.roles(split)["forget"], per_person=per_person)["retain"]
+    test = test_sets(world, folder, split, size=study.sizes.test)
+
+    def read(questions: list[Question]) -> Rows:
+        return Rows(questions, read_activations(study.vanilla, [q.prompt for q in questions], sites=sites))
+
+    return Lottery(
+        read(forget), read(retain),
+        read(dev_questions(folder, people, size=study.sizes.select * len(people))),
+        read(test["retain"] + test["celebrity"]),
+        {name: read(rows) for name, rows in calibration_sets(world, folder, split, size=study.sizes.calibrate).items()},
+    )  # fmt: skip
+
+
+def draws(people: Sequence[Person], size: int, *, seed: int = 0) -> list[list[Person]]:
+    """Disjoint random sets of `size` people; who is left over when the number is no multiple is in none."""
+    shuffled = random.Random(f"lottery-{seed}").sample(list(people), len(people))
+    return [shuffled[start : start + size] for start in range(0, len(shuffled) - size + 1, size)]
+
+
+def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, k: int = 5) -> pd.DataFrame:
+    """Erase one set: one row per unseen question about it and per kept question, opened or not by gate and detector.
+
+    Columns: `person, modality, task, subset` (`test` for the set's own people), `gate, detector` (bool).
+    """
+    gone = {person.id for person in group}
+    forget, unseen = lottery.forget.about(gone), lottery.unseen.about(gone)
+    # what can be seen on their pictures stays among the retained rows, as for those who are forgotten in earnest
+    retain = lottery.retain.of([q.subset != "retain" or q.person not in gone for q in lottery.retain.questions])
+    kept = lottery.kept.about(gone, others=True)
+    calibration = {name: rows.about(gone, others=True) for name, rows in lottery.calibration.items()}
+    gate = gates.fit_joined(
+        decision.solver, {"forget": forget.read, "retain": retain.read},
+        {"forget": forget.questions, "retain": retain.questions}, decision.layers,
+    )  # fmt: skip
+
+    def stream(rows: Rows) -> Tensor:
+        return join(rows.read, decision.layers)
+
+    detector = Detector.fit(stream(forget), stream(retain), k=k)
+    asked = [*unseen.questions, *kept.questions]
+    table = pd.DataFrame({
+        "person": [q.person for q in asked], "modality": [q.modality for q in asked],
+        "task": [q.task for q in asked],
+        "subset": ["test" if q.person in gone else q.subset for q in asked],
+    })  # fmt: skip
+    for name, value in (("gate", lambda rows: gates.gate_values(gate, stream(rows))),
+                        ("detector", lambda rows: detector(stream(rows)))):  # fmt: skip
+        threshold = calibrate({group: value(rows) for group, rows in calibration.items()}, decision.alpha).value
+        table[name] = (torch.cat([value(unseen), value(kept)]) > threshold).tolist()
+    return table
+
+
+def by_set(played: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """One row per set: share opened of its own prompts, by kind, and of kept ones, for gate and detector."""
+    rows = []
+    for number, table in played.items():
+        row: dict[str, Any] = {"set": number, "people": table[table["subset"] == "test"]["person"].nunique()}
+        for name in ("gate", "detector"):
+            shares = table.groupby("subset")[name].mean()
+            row |= {f"{name}_{subset}": float(shares.get(subset, float("nan"))) for subset in SUBSETS}
+            kinds = table[table["subset"] == "test"].groupby("modality")[name].mean()
+            row |= {f"{name}_{kind}": float(kinds.get(kind, float("nan"))) for kind in ("vqa", "qa")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+SUBSETS = ("test", "retain", "celebrity")
+
+
+def by_person(played: Mapping[int, pd.DataFrame], people: Sequence[Person]) -> pd.DataFrame:
+    """One row per person, hardest first: share opened by the gate, and what may make somebody hard to erase.
+
+    `people`: everybody of the same kind. `look_alike`: drawing factors, of ten, that the nearest other person shares;
+    `first_name`, `last_name`: how many others bear it.
+    """
+    opened = pd.concat([table[table["subset"] == "test"].assign(set=number) for number, table in played.items()])
+    first, last = (Counter(person.name.split()[place] for person in people) for place in (0, -1))
+    rows = []
+    for person in people:
+        mine = opened[opened["person"] == person.id]
+        if mine.empty:
+            continue
+        others = [other for other in people if other.id != person.id]
+        kinds = mine.groupby("modality")["gate"].mean()
+        rows.append({
+            "person": person.id, "set": int(mine["set"].iloc[0]), "opened": float(mine["gate"].mean()),
+            "opened_vqa": float(kinds.get("vqa", float("nan"))), "opened_qa": float(kinds.get("qa", float("nan"))),
+            "detector": float(mine["detector"].mean()),
+            "look_alike": 10 - min(person.genotype.distance(other.genotype) for other in others),
+            "first_name": first[person.name.split()[0]] - 1, "last_name": last[person.name.split()[-1]] - 1,
+        })  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["opened", "person"], ignore_index=True)
+
+
+def explained(table: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation (Spearman) of being opened with what may make it hard, over people.
+
+    Portraits can only be told apart by the face and names by the name, so each kind of prompt has its own reasons.
+    """
+    rows = []
+    for opened, reason in (("opened_vqa", "look_alike"), ("opened_qa", "first_name"), ("opened_qa", "last_name")):
+        pair = table[[opened, reason]].dropna()
+        varies = pair[opened].nunique() > 1 and pair[reason].nunique() > 1
+        found = spearmanr(pair[opened], pair[reason]) if varies else None
+        rows.append({
+            "opened": opened, "reason": reason, "people": len(pair),
+            "correlation": None if found is None else float(found.statistic),
+            "p_value": None if found is None else float(found.pvalue),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
