@@ -1,0 +1,155 @@
+"""All methods side by side: what each trades, what it costs, and how its settings were searched. From files alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
+from eraser_lib.experiments.study import Study
+
+UNDO = {
+    "retain_only": "load the old weights", "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
+    "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
+    "mllmeraser": "detach; one request: drop its vectors",
+}  # fmt: skip
+"""How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
+
+
+def trade(logs: pd.DataFrame) -> pd.DataFrame:
+    """Answer probability of each model and method on forgotten people's test prompts and on retained people's.
+
+    Means over modalities, tasks and seeds, with intervals over people and seeds. Columns: `model, method`, and `gone`,
+    `kept` with `_low` and `_high`.
+    """
+    rows = []
+    for (model, method), own in logs.groupby(["model", "method"], sort=False):
+        row: dict[str, Any] = {"model": model, "method": method}
+        for name, subset in (("gone", "test"), ("kept", "retain")):
+            seeds = [seed for _, seed in own[own["subset"] == subset].groupby("seed")]
+            if not seeds:
+                break
+            values = [seed["answer_prob"].astype(float) for seed in seeds]
+            found = bootstrap_mean_over_seeds(values, [seed["person"].tolist() for seed in seeds])
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        else:
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def searches(study: Study) -> dict[str, pd.DataFrame]:
+    """Method -> every setting that was tried on the dev people, with `settings, dial, score, forget_prob, kept_prob`.
+
+    `dial` is what runs from no effect to collapse: strength, learning rate, or share of neurons; missing where a method
+    has none. Read from the notes of 06_select, 08_tune and 09_closed; methods that did not run are left out.
+    """
+    found: dict[str, pd.DataFrame] = {}
+    select, closed = (_read(study.figure(name).with_suffix(".json")) for name in (f"selection-{study.split}", "closed"))
+    for method, dial in (("constant", "strength"), ("published", "strength"), ("ga_diff", "lr")):
+        if method in select:
+            table = pd.DataFrame(select[method])
+            name = "mllmeraser_published" if method == "published" else method
+            found[name] = table.assign(dial=table[dial], settings=table[dial].map(lambda x, d=dial: f"{d} {x:g}"))
+    for path in sorted(study.figure("x").parent.glob("tuning-*.json")):
+        table = pd.DataFrame(_read(path)["rows"])
+        found[path.stem.removeprefix("tuning-")] = table.assign(dial=table["lr"])
+    for method in ("leace", "manu"):
+        if method in closed:
+            table = pd.DataFrame(closed[method])
+            found[method] = table.assign(dial=table["settings"].map(_share))
+    if "score" in select:
+        chosen = next(iter(select["score"].values()))
+        found["mllmeraser"] = pd.DataFrame([{"settings": "as chosen", "dial": None, **chosen}])
+    keep = ["settings", "dial", "score", "forget_prob", "kept_prob", "gibberish", "kept_gibberish"]
+    return {method: table[keep] for method, table in found.items()}
+
+
+def _share(settings: str) -> float | None:
+    match = re.search(r"share=([\d.]+)", settings)
+    return float(match[1]) if match else None
+
+
+def curves(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Method -> its best setting's way from no effect to collapse: `dial, gone, kept` on the dev people, by dial.
+
+    Settings that differ in anything but the dial belong to other curves; the one with the best point is kept.
+    """
+    found = {}
+    for method, table in tables.items():
+        family = table["settings"].str.replace(r"(strength|lr|share)[ =][\d.e-]+", "", regex=True)
+        if table["dial"].isna().all():
+            family = pd.Series(range(len(table)), index=table.index).astype(str)
+        best = family.loc[table["score"].idxmax()]
+        own = table[family == best].sort_values("dial")
+        found[method] = own.rename(columns={"forget_prob": "gone", "kept_prob": "kept"})[["dial", "gone", "kept"]]
+    return found
+
+
+def chosen(tables: Mapping[str, pd.DataFrame], *, babble: float = 0.05) -> pd.DataFrame:
+    """One row per method: how many settings were tried, the best one, and the best that does not babble.
+
+    Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`.
+    """
+    rows = []
+    for method, table in tables.items():
+        fluent = table[table[["gibberish", "kept_gibberish"]].max(axis=1) <= babble]
+        row: dict[str, Any] = {"method": method, "tried": len(table)}
+        for prefix, among in (("", table), ("fluent_", fluent)):
+            top = among.loc[among["score"].idxmax()] if len(among) else None
+            row |= {f"{prefix}{n}": None if top is None else top[n] for n in ("settings", "dial", "score")}
+            if top is not None and not prefix:
+                row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ledger(study: Study) -> pd.DataFrame:
+    """What each method costs, from the notes and the files of the run; one row per method.
+
+    Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for the gate without the forward passes
+    that read its activations, for MANU with them); `tuning_seconds` (of training in the search on the dev people);
+    `trained_parameters`; `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed
+    weights in half precision); `undo`. Missing where nothing was measured.
+    """
+    rows = [_row(method, **costs) for method, costs in _costs(study)]
+    return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
+
+
+def _row(method: str, **costs: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("fit_seconds", "tuning_seconds", "trained_parameters", "stored_bytes"))
+    return {"method": method, **empty, **costs, "undo": UNDO.get(method, "load the old weights")}
+
+
+def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    cost = _read(study.figure("cost").with_suffix(".json"))
+    for method in ("constant", "mllmeraser_published", "mllmeraser"):
+        file = study.artifact(method) / "eraser.safetensors"
+        if file.exists():
+            seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
+            yield method, {"fit_seconds": seconds, "stored_bytes": file.stat().st_size, "trained_parameters": 0}
+    select = _read(study.figure(f"selection-{study.split}").with_suffix(".json"))
+    for path in sorted(study.figure("x").parent.glob("cost_*.json")):
+        method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
+        runs = pd.DataFrame(_read(path)["rows"])
+        tuning = _read(study.figure(f"tuning-{method}").with_suffix(".json")).get("rows") or select.get(method)
+        trained = int(runs["trained_parameters"].iloc[0])
+        yield method, {
+            "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
+            "tuning_seconds": None if not tuning else float(sum(row["seconds"] for row in tuning)),
+        }  # fmt: skip
+    closed = _read(study.figure("closed").with_suffix(".json")).get("costs", {})
+    for method, costs in closed.items():
+        stored = costs.get("bytes")
+        if method == "manu":  # which neurons are cut: one index each
+            stored = 4 * costs["neurons"]
+        yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}

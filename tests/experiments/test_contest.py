@@ -1,0 +1,121 @@
+"""All methods side by side: the searches, the curves, the choice and the ledger, from small notes on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eraser_lib.experiments import contest
+from eraser_lib.experiments.study import Study
+from eraser_lib.figures.tradeoff import tradeoff
+
+
+def tried(score: float, forget: float, kept: float, babble: float = 0.0, **dial: object) -> dict[str, object]:
+    return {
+        "score": score,
+        "forget_prob": forget,
+        "kept_prob": kept,
+        "gibberish": babble,
+        "kept_gibberish": 0.0,
+        **dial,
+    }
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    found = Study(preset="toy", model="llava", split=5, out=tmp_path)
+    found.note("selection-5", {
+        "constant": [tried(0.5, 1.0, 1.0, strength=0.0), tried(0.6, 0.2, 0.3, strength=1.0)],
+        "published": [tried(0.7, 0.4, 0.9, strength=0.5)],
+        "ga_diff": [tried(0.5, 0.9, 0.9, lr=1e-4, seconds=3.0), tried(0.8, 0.1, 0.6, 0.5, lr=1e-3, seconds=4.0)],
+        "score": {"mllmeraser": tried(1.0, 0.0, 1.0)},
+    })  # fmt: skip
+    found.note("tuning-npo", {"rows": [
+        tried(0.9, 0.1, 0.9, settings="NPO(beta=0.5)", lr=1e-3, seconds=5.0),
+        tried(0.6, 0.8, 0.9, settings="NPO(beta=0.5)", lr=1e-4, seconds=5.0),
+        tried(0.7, 0.5, 0.9, settings="NPO(beta=0.1)", lr=1e-3, seconds=5.0),
+    ]})  # fmt: skip
+    found.note("closed", {
+        "leace": [tried(0.5, 0.9, 0.9, settings="Leace(layers=(1,))"),
+                  tried(0.55, 0.8, 0.8, settings="Leace(layers=(2,))")],
+        "manu": [tried(0.4, 0.2, 0.1, settings="Manu(share=0.2, raw=False)"),
+                 tried(0.6, 0.6, 0.8, settings="Manu(share=0.05, raw=False)"),
+                 tried(0.5, 0.9, 0.9, settings="Manu(share=0.05, raw=True)")],
+        "costs": {"manu": {"seconds": 2.0, "neurons": 10}, "leace": {"seconds": 0.5, "bytes": 64}},
+    })  # fmt: skip
+    found.note(
+        "cost_ga_diff", {"rows": [{"seconds": 1.0, "trained_parameters": 7}, {"seconds": 3.0, "trained_parameters": 7}]}
+    )
+    found.note("cost_npo-5", {"rows": [{"seconds": 6.0, "trained_parameters": 9}]})
+    found.note("cost", {"gate_fit": {"seconds": 4.0}})
+    path = found.artifact("mllmeraser") / "eraser.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * 100)
+    return found
+
+
+def test_every_search_is_found(study: Study) -> None:
+    tables = contest.searches(study)
+    assert set(tables) == {"constant", "mllmeraser_published", "ga_diff", "npo", "leace", "manu", "mllmeraser"}
+    assert tables["manu"]["dial"].tolist() == [0.2, 0.05, 0.05]
+    assert tables["leace"]["dial"].isna().all()
+
+
+def test_a_curve_is_the_best_setting_along_its_dial(study: Study) -> None:
+    curves = contest.curves(contest.searches(study))
+    assert curves["npo"].to_dict("list") == {"dial": [1e-4, 1e-3], "gone": [0.8, 0.1], "kept": [0.9, 0.9]}
+    assert curves["manu"]["dial"].tolist() == [0.05, 0.2], "the other form is another curve"
+    assert curves["constant"]["gone"].tolist() == [1.0, 0.2]
+    assert len(curves["leace"]) == 1, "maps at different blocks are no curve"
+
+
+def test_the_best_and_the_best_that_does_not_babble(study: Study) -> None:
+    rows = contest.chosen(contest.searches(study)).set_index("method")
+    assert (rows.loc["ga_diff", "dial"], rows.loc["ga_diff", "gibberish"]) == (1e-3, 0.5)
+    assert rows.loc["ga_diff", "fluent_dial"] == 1e-4
+    assert (rows.loc["npo", "tried"], rows.loc["npo", "settings"]) == (3, "NPO(beta=0.5)")
+
+
+def test_the_ledger_by_hand(study: Study) -> None:
+    rows = contest.ledger(study).set_index("method")
+    assert rows.loc["ga_diff", ["fit_seconds", "tuning_seconds", "trained_parameters", "stored_bytes"]].tolist() == [
+        2,
+        7,
+        7,
+        14,
+    ]
+    assert rows.loc["npo", ["fit_seconds", "tuning_seconds", "stored_bytes"]].tolist() == [6, 15, 18]
+    assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
+    assert rows.loc["manu", "stored_bytes"] == 40 and rows.loc["manu", "undo"] == "load the old weights"
+    assert rows.loc["leace", ["stored_bytes", "undo"]].tolist() == [64, "detach"]
+
+
+def logs() -> pd.DataFrame:
+    rows = []
+    for method, gone in (("vanilla", 1.0), ("npo", 0.25)):
+        for seed in (0, 1)[: 1 + (method == "npo")]:
+            for person in ("a", "b", "c"):
+                for subset, prob in (("test", gone + 0.1 * seed), ("retain", 0.9)):
+                    rows.append({"model": "llava", "method": method, "seed": seed, "subset": subset, "person": person,
+                                 "answer_prob": prob})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_what_a_method_trades(study: Study) -> None:
+    points = contest.trade(logs()).set_index("method")
+    assert points.loc["npo", "gone"] == pytest.approx(0.3) and points.loc["npo", "kept"] == pytest.approx(0.9)
+    assert points.loc["npo", "gone_low"] < 0.3 < points.loc["npo", "gone_high"], "seeds differ, so the interval is wide"
+    assert points.loc["vanilla", "gone_low"] == points.loc["vanilla", "gone_high"] == 1
+    only = logs()
+    assert "vanilla" not in set(
+        contest.trade(only[(only["method"] != "vanilla") | (only["subset"] == "test")])["method"]
+    )
+    figure = tradeoff(contest.trade(logs()), {"llava": contest.curves(contest.searches(study))})
+    (panel,) = figure.axes
+    marks = [line for line in panel.lines if line.get_marker() in ("o", "s")]
+    assert [(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in marks] == [  # type: ignore[index]
+        pytest.approx((0.9, 1.0)), pytest.approx((0.9, 0.3)),
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 Vanilla", "2 NPO"]
