@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eraser_lib.baselines.training import Objective, Step, descend, loss_of
+from torch import Tensor
+
+from eraser_lib.baselines.training import Loss, loss_of
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
 
 @dataclass(frozen=True)
-class GA(Objective):
+class GA(Loss):
     """Gradient ascent."""
 
     name = "ga"
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
-
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            loss = loss_of(model, gone)
-            return descend(-loss, forget=loss)
-
-        return step
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        loss = loss_of(model, gone)
+        return -loss, {"forget": loss}

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eraser_lib.baselines.training import Objective, Step, descend, loss_of
+from torch import Tensor
+
+from eraser_lib.baselines.training import Loss, loss_of
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
 
 @dataclass(frozen=True)
-class GADiff(Objective):
+class GADiff(Loss):
     """Gradient difference."""
 
     lam: float = 1.0
     """Weight of the retain loss."""
     name = "ga_diff"
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
-
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            ascent, descent = loss_of(model, gone), loss_of(model, kept)
-            return descend(self.lam * descent - ascent, forget=ascent, retain=descent)
-
-        return step
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        ascent, descent = loss_of(model, gone), loss_of(model, kept)
+        return self.lam * descent - ascent, {"forget": ascent, "retain": descent}

@@ -10,14 +10,16 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eraser_lib.baselines.training import Objective, Step, descend, loss_of
+from torch import Tensor
+
+from eraser_lib.baselines.training import Loss, loss_of
 from eraser_lib.bench.language import REFUSALS
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
 
 @dataclass(frozen=True)
-class Idk(Objective):
+class Idk(Loss):
     """Refusals in the place of answers."""
 
     answers: tuple[str, ...] = tuple(REFUSALS)
@@ -34,12 +36,10 @@ class Idk(Objective):
         """The refusal of a question: always the same one, drawn by its id."""
         return self.answers[zlib.crc32(question.id.encode()) % len(self.answers)]
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
-
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            refused = loss_of(model, gone, [self.refusal(question) for question in gone])
-            descent = loss_of(model, kept)
-            return descend(refused + self.lam * descent, refusals=refused, retain=descent)
-
-        return step
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        refused = loss_of(model, gone, [self.refusal(question) for question in gone])
+        descent = loss_of(model, kept)
+        return refused + self.lam * descent, {"refusals": refused, "retain": descent}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eraser_lib.baselines.training import Objective, Step, answer_logits, descend, loss_of
+from eraser_lib.baselines.training import Loss, answer_logits, loss_of
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
@@ -25,20 +25,18 @@ def divergence(vanilla: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class KLMin(Objective):
+class KLMin(Loss):
     """KL minimisation."""
 
     alpha: float = 1.0
     """Weight of the divergence on retained rows."""
     name = "kl_min"
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
-
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            with torch.no_grad():
-                before, _ = answer_logits(vanilla, kept)
-            ascent, distance = loss_of(model, gone), divergence(before, *answer_logits(model, kept))
-            return descend(self.alpha * distance - ascent, forget=ascent, divergence=distance)
-
-        return step
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        with torch.no_grad():
+            before, _ = answer_logits(vanilla, kept)
+        ascent, distance = loss_of(model, gone), divergence(before, *answer_logits(model, kept))
+        return self.alpha * distance - ascent, {"forget": ascent, "divergence": distance}

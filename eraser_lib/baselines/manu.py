@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,6 +98,10 @@ def activity(loaded: Loaded, rows: Sequence[Question], *, tau: float, batch: int
     return [each for each in found if each is not None]
 
 
+Measured = tuple[list[tuple[Activity, Activity]], list[tuple[Activity, Activity]]]
+"""Of forget and of retain rows: per block, what its neurons do on pictures and on text alone."""
+
+
 @dataclass(frozen=True)
 class Pruned:
     """A changed copy of the model and what it cost."""
@@ -120,21 +124,26 @@ class Manu:
     """Sums over tokens and no standardising."""
     name = "manu"
 
-    def fit(self, loaded: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Pruned:
-        """Zero the neurons in a copy of the model; the model given is not changed.
+    def measure(self, loaded: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Measured:
+        """What the neurons do on pictures and on text alone, of forget and of retain rows.
 
         Raises:
             ValueError: the forget or the retain rows lack questions with pictures, or questions without.
         """
-        began = time.perf_counter()
-        scores = []
+        found = []
         for name, rows in (("forget", forget), ("retain", retain)):
             kinds = [[row for row in rows if row.modality == kind] for kind in ("vqa", "qa")]
             if not all(kinds):
                 raise ValueError(f"MANU needs {name} questions with pictures and without; found only one kind")
             pictures, text = (activity(loaded, kind, tau=self.tau) for kind in kinds)
-            scores.append([importance(m, t, raw=self.raw) for m, t in zip(pictures, text, strict=True)])
-        ratios = [gone / (kept + EPS) for gone, kept in zip(*scores, strict=True)]
+            found.append(list(zip(pictures, text, strict=True)))
+        return found[0], found[1]
+
+    def cut(self, loaded: Loaded, measured: Measured) -> Pruned:
+        """Zero the neurons in a copy of the model; the model given is not changed."""
+        began = time.perf_counter()
+        gone, kept = ([importance(m, t, raw=self.raw) for m, t in blocks] for blocks in measured)
+        ratios = [forget / (retain + EPS) for forget, retain in zip(gone, kept, strict=True)]
         count = round(self.share * sum(map(len, ratios)))
         top = torch.cat(ratios).topk(count).indices.tolist()
         model = copy.deepcopy(loaded.model)
@@ -147,3 +156,9 @@ class Manu:
             cut.append(mine)
             start += len(ratio)
         return Pruned(Loaded(model, loaded.processor, loaded.family), time.perf_counter() - began, cut)
+
+    def fit(self, loaded: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Pruned:
+        """`measure` and `cut`; the seconds are those of both."""
+        began = time.perf_counter()
+        pruned = self.cut(loaded, self.measure(loaded, forget, retain))
+        return replace(pruned, seconds=time.perf_counter() - began)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eraser_lib.baselines.training import Objective, Step, answer_logits, answer_sums, descend, loss_of
+from eraser_lib.baselines.training import Loss, answer_logits, answer_sums, loss_of
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
@@ -26,7 +26,7 @@ def preference(ratio: Tensor, beta: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NPO(Objective):
+class NPO(Loss):
     """Negative preference optimisation."""
 
     beta: float = 0.1
@@ -36,19 +36,19 @@ class NPO(Objective):
     """How the log-ratio of an answer is taken over its tokens."""
     name = "npo"
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
 
         def likelihood(loaded: Loaded, rows: Sequence[Question]) -> Tensor:
             logits, labels = answer_logits(loaded, rows)
             sums = answer_sums(logits, labels)
             return sums if self.length == "sum" else sums / (labels != -100).sum(dim=1)
 
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            with torch.no_grad():
-                before = likelihood(vanilla, gone)
-            ratio = likelihood(model, gone) - before
-            away, descent = preference(ratio, self.beta), loss_of(model, kept)
-            return descend(away + self.lam * descent, preference=away, log_ratio=ratio.mean(), retain=descent)
-
-        return step
+        with torch.no_grad():
+            before = likelihood(vanilla, gone)
+        ratio = likelihood(model, gone) - before
+        away, descent = preference(ratio, self.beta), loss_of(model, kept)
+        terms = {"preference": away, "log_ratio": ratio.mean(), "retain": descent}
+        return away + self.lam * descent, terms

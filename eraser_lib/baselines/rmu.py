@@ -74,6 +74,6 @@ class RMU(Objective):
             away = distance(values, target, mask)
             now, mask = stream(model, kept, site)
             held = distance(now, before, mask)
-            return descend(away + self.alpha * held, misdirection=away, held=held)
+            return descend(away + self.alpha * held, {"misdirection": away, "held": held})
 
         return step

@@ -6,7 +6,7 @@ import copy
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,33 @@ class Objective(ABC):
         return language_weights(model)
 
 
+class Loss(Objective):
+    """An objective that is one sum of losses on forget and retain rows, with nothing to prepare."""
+
+    @abstractmethod
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum that is minimised on forget rows `gone` and retain rows `kept`, and its terms by name."""
+
+    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
+        """See `Objective.begin`."""
+
+        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
+            return descend(*self.terms(model, vanilla, gone, kept))
+
+        return step
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """The budget of a training; `lr` is chosen on people erased for practice."""
+    """The budget of a training; `lr` and `steps` are chosen on people erased for practice."""
 
     lr: float
+    steps: int | None = None
+    """The stop rule: so many steps, or the end of the last epoch."""
     epochs: int = 1
-    """Passes over the forget rows; the stop rule is the end of the last one."""
+    """Passes over the forget rows."""
     batch: int = 16
     """Forget rows of a step, and retain rows as well."""
     seed: int = 0
@@ -64,12 +84,20 @@ def unlearn(
     objective: Objective,
     config: TrainConfig,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[int, Loaded], bool] | None = None,
 ) -> Trained:
     """Train a copy of the model by an objective; the model given is not changed.
 
     AdamW without decay, constant rate, gradient norm clipped at 1. Forget rows are shuffled once an epoch; the retain
-    rows of a step are drawn at random. Dropout is on where the model has it.
+    rows of a step are drawn at random. Dropout is on where the model has it. So a training of fewer steps is the
+    beginning of one with more.
+
+    Args:
+        loaded: the vanilla model.
+        forget, retain: rows to let go and to keep.
+        objective, config: the method and its budget.
+        watch: called after every step with its number, from 1, and the model in evaluation mode; training ends where
+            it returns true. Its time is not counted.
 
     Raises:
         ValueError: no forget rows, or no retain rows.
@@ -91,20 +119,27 @@ def unlearn(
         chunk for _ in range(config.epochs) for chunk in _chunks(rng.sample(list(forget), len(forget)), config.batch)
     ]
     losses = []
-    for number, chunk in enumerate(batches):
+    watching = 0.0
+    for number, chunk in enumerate(batches[: config.steps]):
         kept = rng.sample(list(retain), min(len(retain), config.batch))
         optimiser.zero_grad()
         losses.append(step(chunk, kept))
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        if progress is not None:
-            progress(number + 1, len(batches))
+        if watch is not None:
+            paused, drawn = time.perf_counter(), torch.get_rng_state()
+            ended = watch(number + 1, Loaded(model.eval(), mine.processor, mine.family))
+            model.train()
+            torch.set_rng_state(drawn)  # looking changes nothing
+            watching += time.perf_counter() - paused
+            if ended:
+                break
     model.eval()
     count = sum(parameter.numel() for parameter in parameters)
-    return Trained(mine, time.perf_counter() - began, count, losses)
+    return Trained(mine, time.perf_counter() - began - watching, count, losses)
 
 
-def descend(total: Tensor, **terms: Tensor) -> dict[str, float]:
+def descend(total: Tensor, terms: Mapping[str, Tensor]) -> dict[str, float]:
     """Backpropagate the sum of a method and return its terms as numbers."""
     total.backward()
     return {name: float(term.detach()) for name, term in terms.items()}

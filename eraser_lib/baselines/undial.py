@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eraser_lib.baselines.training import Objective, Step, answer_logits, descend, loss_of
+from eraser_lib.baselines.training import Loss, answer_logits, loss_of
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 
@@ -27,7 +27,7 @@ def distillation(vanilla: Tensor, logits: Tensor, labels: Tensor, gamma: float) 
 
 
 @dataclass(frozen=True)
-class Undial(Objective):
+class Undial(Loss):
     """Self-distillation with adjusted logits."""
 
     gamma: float = 10.0
@@ -36,16 +36,14 @@ class Undial(Objective):
     """Weight of the retain loss."""
     name = "undial"
 
-    def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
-        """See `Objective.begin`."""
-
-        def step(gone: Sequence[Question], kept: Sequence[Question]) -> dict[str, float]:
-            with torch.no_grad():
-                before, _ = answer_logits(vanilla, gone)
-            lowered = distillation(before, *answer_logits(model, gone), self.gamma)
-            if not self.lam:
-                return descend(lowered, distillation=lowered)
-            descent = loss_of(model, kept)
-            return descend(lowered + self.lam * descent, distillation=lowered, retain=descent)
-
-        return step
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        with torch.no_grad():
+            before, _ = answer_logits(vanilla, gone)
+        lowered = distillation(before, *answer_logits(model, gone), self.gamma)
+        if not self.lam:
+            return lowered, {"distillation": lowered}
+        descent = loss_of(model, kept)
+        return lowered + self.lam * descent, {"distillation": lowered, "retain": descent}

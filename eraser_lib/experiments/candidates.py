@@ -18,8 +18,6 @@ PUSHES: tuple[Push, ...] = tuple(
 """Directions, blocks, scopes and strengths; the last ones push a single block, to show what depth does."""
 STRENGTHS_CONSTANT: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 STRENGTHS_PUBLISHED: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
-RATES: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Learning rates of GA_Diff, from no effect to collapse."""
 
 T = TypeVar("T")
 

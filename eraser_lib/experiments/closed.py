@@ -22,7 +22,7 @@ from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.gates import readings
 from eraser_lib.experiments.selection import Dev
-from eraser_lib.experiments.sets import calibration_sets, dev_questions, practice_people, stratified
+from eraser_lib.experiments.sets import calibration_sets, dev_questions, practice_people
 from eraser_lib.experiments.study import Study
 from eraser_lib.experiments.trained import BABBLE
 from eraser_lib.threshold import calibrate
@@ -31,7 +31,7 @@ REFUSAL = lang.REFUSALS[0]
 """What the detector answers in the model's place."""
 NEVER = -708.0
 """Log-probability, in nats, of what a canned refusal never says: that of the smallest number a double holds."""
-NEIGHBOURS = (1, 5, 20)
+NEIGHBOURS = (1, 5, 20, 50)
 
 Reading = tuple[int, ...]
 """Blocks whose outputs are joined; none stands for the input embeddings."""
@@ -48,7 +48,7 @@ def scrubbers(blocks: int) -> list[Leace]:
     return [Leace(p, label, where) for p in places for label in ("forget", "person") for where in (False, True)]
 
 
-PRUNERS = tuple(Manu(share, raw=raw) for raw in (False, True) for share in (0.02, 0.05, 0.1, 0.2))
+PRUNERS = tuple(Manu(share, raw=raw) for raw in (False, True) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6))
 """Shares of neurons to cut, by the standardised score and by the one with sums."""
 
 
@@ -149,11 +149,10 @@ def detect(
 
 def choose_scrubber(dev: Dev, candidates: Sequence[Leace]) -> tuple[Leace, pd.DataFrame]:
     """The LEACE map with the best selection score on the dev people."""
-    fit, rows = dev.activations["fit"], []
+    fit, rows = dev.rehearsals[0].fit, []
     people = names(dev.fit["forget"])
     for candidate in candidates:
-        made = candidate.fit(fit["forget"], fit["retain"], people)
-        score = dev.score(context=lambda made=made: made.attach(dev.study.vanilla.model))
+        score = dev.score(context=dev.attach(candidate.fit(fit["forget"], fit["retain"], people)))
         rows.append({"settings": str(candidate), **_judged(score)})
     return _best(candidates, rows)
 
@@ -161,25 +160,16 @@ def choose_scrubber(dev: Dev, candidates: Sequence[Leace]) -> tuple[Leace, pd.Da
 def choose_pruner(dev: Dev, candidates: Sequence[Manu]) -> tuple[Manu, pd.DataFrame]:
     """The share of neurons, and the score, with the best selection score on the dev people."""
     rows = []
+    measured = candidates[0].measure(dev.study.vanilla, dev.fit["forget"], dev.fit["retain"])
     for candidate in candidates:
-        pruned = candidate.fit(dev.study.vanilla, *pruning_rows(dev.study, dev.fit))
-        rows.append({"settings": str(candidate), "seconds": pruned.seconds, **_judged(dev.score(loaded=pruned.loaded))})
+        pruned = candidate.cut(dev.study.vanilla, measured)
+        rows.append({"settings": str(candidate), **_judged(dev.score(loaded=pruned.loaded))})
     return _best(candidates, rows)
-
-
-def pruning_rows(study: Study, fit: Mapping[str, Sequence[Question]]) -> tuple[list[Question], list[Question]]:
-    """Forget rows as many as a trained baseline sees, and twice as many retained ones."""
-    return stratified(fit["forget"], study.sizes.train), stratified(fit["retain"], 2 * study.sizes.train)
 
 
 def names(rows: Sequence[Question]) -> list[str]:
     """Who is asked about, one per row."""
     return [question.person or "" for question in rows]
-
-
-def attached(study: Study, made: Any) -> Any:
-    """A context factory that attaches what has `attach` to the vanilla model."""
-    return lambda: made.attach(study.vanilla.model)
 
 
 def _judged(score: Mapping[str, float]) -> dict[str, Any]:

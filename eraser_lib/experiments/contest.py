@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,19 @@ def _read(path: Path) -> dict[str, Any]:
 def searches(study: Study) -> dict[str, pd.DataFrame]:
     """Method -> every setting that was tried on the dev people, with `settings, dial, score, forget_prob, kept_prob`.
 
-    `dial` is what runs from no effect to collapse: strength, learning rate, or share of neurons; missing where a method
-    has none. Read from the notes of 06_select, 08_tune and 09_closed; methods that did not run are left out.
+    `dial` is what runs from no effect to collapse: strength, steps of training, or share of neurons; missing where a
+    method has none. Read from the notes of 06_select, 08_tune and 09_closed; methods that did not run are left out.
     """
     found: dict[str, pd.DataFrame] = {}
     select, closed = (_read(study.figure(name).with_suffix(".json")) for name in (f"selection-{study.split}", "closed"))
-    for method, dial in (("constant", "strength"), ("published", "strength"), ("ga_diff", "lr")):
+    for method, name in (("constant", "constant"), ("published", "mllmeraser_published")):
         if method in select:
             table = pd.DataFrame(select[method])
-            name = "mllmeraser_published" if method == "published" else method
-            found[name] = table.assign(dial=table[dial], settings=table[dial].map(lambda x, d=dial: f"{d} {x:g}"))
-    for path in sorted(study.figure("x").parent.glob("tuning-*.json")):
+            found[name] = table.assign(dial=table["strength"], settings=table["strength"].map("strength {:g}".format))
+    for path in sorted(replace(study, split=5).figure("x").parent.glob("tuning-*.json")):
         table = pd.DataFrame(_read(path)["rows"])
-        found[path.stem.removeprefix("tuning-")] = table.assign(dial=table["lr"])
+        settings = table["settings"] + table["lr"].map(", rate {:g}".format)
+        found[path.stem.removeprefix("tuning-")] = table.assign(dial=table["steps"], settings=settings)
     for method in ("leace", "manu"):
         if method in closed:
             table = pd.DataFrame(closed[method])
@@ -86,10 +87,11 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """
     found = {}
     for method, table in tables.items():
-        family = table["settings"].str.replace(r"(strength|lr|share)[ =][\d.e-]+", "", regex=True)
+        table = table.reset_index(drop=True)
+        family = table["settings"].str.replace(r"(strength|share)[ =][\d.e-]+", "", regex=True)
         if table["dial"].isna().all():
             family = pd.Series(range(len(table)), index=table.index).astype(str)
-        best = family.loc[table["score"].idxmax()]
+        best = family[int(table["score"].to_numpy().argmax())]
         own = table[family == best].sort_values("dial")
         found[method] = own.rename(columns={"forget_prob": "gone", "kept_prob": "kept"})[["dial", "gone", "kept"]]
     return found
@@ -105,7 +107,7 @@ def chosen(tables: Mapping[str, pd.DataFrame], *, babble: float = 0.05) -> pd.Da
         fluent = table[table[["gibberish", "kept_gibberish"]].max(axis=1) <= babble]
         row: dict[str, Any] = {"method": method, "tried": len(table)}
         for prefix, among in (("", table), ("fluent_", fluent)):
-            top = among.loc[among["score"].idxmax()] if len(among) else None
+            top = among.iloc[int(among["score"].to_numpy().argmax())] if len(among) else None
             row |= {f"{prefix}{n}": None if top is None else top[n] for n in ("settings", "dial", "score")}
             if top is not None and not prefix:
                 row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
@@ -137,15 +139,14 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         if file.exists():
             seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
             yield method, {"fit_seconds": seconds, "stored_bytes": file.stat().st_size, "trained_parameters": 0}
-    select = _read(study.figure(f"selection-{study.split}").with_suffix(".json"))
-    for path in sorted(study.figure("x").parent.glob("cost_*.json")):
+    for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(_read(path)["rows"])
-        tuning = _read(study.figure(f"tuning-{method}").with_suffix(".json")).get("rows") or select.get(method)
+        tried = pd.DataFrame(_read(replace(study, split=5).figure(f"tuning-{method}").with_suffix(".json"))["rows"])
         trained = int(runs["trained_parameters"].iloc[0])
         yield method, {
             "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
-            "tuning_seconds": None if not tuning else float(sum(row["seconds"] for row in tuning)),
+            "tuning_seconds": float(tried.groupby(["objective", "lr"])["seconds"].max().sum()),
         }  # fmt: skip
     closed = _read(study.figure("closed").with_suffix(".json")).get("costs", {})
     for method, costs in closed.items():

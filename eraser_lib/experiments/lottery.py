@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from eraser_lib.baselines.detector import Detector
+from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments import gates
 from eraser_lib.experiments.activations import Activations, join, read_activations
+from eraser_lib.experiments.closed import Reading, features
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.sets import calibration_sets, dev_questions, fit_sets, person_rows, test_sets
 from eraser_lib.experiments.study import Study
@@ -62,17 +63,19 @@ class Lottery:
     calibration: dict[str, Rows]
 
 
-def open_lottery(study: Study, layers: Sequence[int], people: Sequence[Person]) -> Lottery:
-    """Read the activations of all rows at the blocks that decide; `people`: those who will be erased."""
+def open_lottery(study: Study, readings: Sequence[Reading], people: Sequence[Person]) -> Lottery:
+    """Read the activations of all rows where `readings` look; `people`: who will be erased."""
     world, folder, split = study.world, study.world_folder, study.split
-    sites = [HookSite(layer, "output") for layer in layers]
+    sites = [HookSite(layer, "output") for layer in sorted({layer for reading in readings for layer in reading})]
     per_person = study.sizes.per_person
     forget = person_rows(people, "forget", "fit", rows=8 * per_person)
     retain = fit_sets(world, split, forget=world.roles(split)["forget"], per_person=per_person)["retain"]
     test = test_sets(world, folder, split, size=study.sizes.test)
 
     def read(questions: list[Question]) -> Rows:
-        return Rows(questions, read_activations(study.vanilla, [q.prompt for q in questions], sites=sites))
+        prompts = [question.prompt for question in questions]
+        found = read_activations(study.vanilla, prompts, sites=sites)
+        return Rows(questions, found if all(readings) else {**found, EMBEDDING: embed(study.vanilla, prompts)})
 
     return Lottery(
         read(forget), read(retain),
@@ -88,10 +91,11 @@ def draws(people: Sequence[Person], size: int, *, seed: int = 0) -> list[list[Pe
     return [shuffled[start : start + size] for start in range(0, len(shuffled) - size + 1, size)]
 
 
-def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, k: int = 5) -> pd.DataFrame:
+def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, reading: Reading, k: int) -> pd.DataFrame:
     """Erase one set: one row per unseen question about it and per kept question, opened or not by gate and detector.
 
-    Columns: `person, modality, task, subset` (`test` for the set's own people), `gate, detector` (bool).
+    `reading` and `k` are those of the detector. Columns: `person, modality, task, subset` (`test` for the set's own
+    people), `gate, detector` (bool).
     """
     gone = {person.id for person in group}
     forget, unseen = lottery.forget.about(gone), lottery.unseen.about(gone)
@@ -104,21 +108,24 @@ def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, k: in
         {"forget": forget.questions, "retain": retain.questions}, decision.layers,
     )  # fmt: skip
 
-    def stream(rows: Rows) -> Tensor:
-        return join(rows.read, decision.layers)
-
-    detector = Detector.fit(stream(forget), stream(retain), k=k)
+    detector = Detector.fit(features(forget.read, reading), features(retain.read, reading), k=k)
+    values: dict[str, Callable[[Rows], Tensor]] = {
+        "gate": lambda rows: gates.gate_values(gate, join(rows.read, decision.layers)),
+        "detector": lambda rows: detector(features(rows.read, reading)),
+    }
     asked = [*unseen.questions, *kept.questions]
     table = pd.DataFrame({
         "person": [q.person for q in asked], "modality": [q.modality for q in asked],
         "task": [q.task for q in asked],
         "subset": ["test" if q.person in gone else q.subset for q in asked],
     })  # fmt: skip
-    for name, value in (("gate", lambda rows: gates.gate_values(gate, stream(rows))),
-                        ("detector", lambda rows: detector(stream(rows)))):  # fmt: skip
-        threshold = calibrate({group: value(rows) for group, rows in calibration.items()}, decision.alpha).value
+    for name, value in values.items():
+        threshold = calibrate({about: value(rows) for about, rows in calibration.items()}, decision.alpha).value
         table[name] = (torch.cat([value(unseen), value(kept)]) > threshold).tolist()
     return table
+
+
+SUBSETS = ("test", "retain", "celebrity")
 
 
 def by_set(played: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
@@ -133,9 +140,6 @@ def by_set(played: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
             row |= {f"{name}_{kind}": float(kinds.get(kind, float("nan"))) for kind in ("vqa", "qa")}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-SUBSETS = ("test", "retain", "celebrity")
 
 
 def by_person(played: Mapping[int, pd.DataFrame], people: Sequence[Person]) -> pd.DataFrame:

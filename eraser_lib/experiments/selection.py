@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,26 +11,15 @@ import pandas as pd
 import torch
 
 from eraser_lib import Direction, Eraser
-from eraser_lib.baselines.training import Objective, TrainConfig, unlearn
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.records import Question
-from eraser_lib.evaluate.scores import selection_score
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments import gates
 from eraser_lib.experiments.activations import Activations, join, of_questions
+from eraser_lib.experiments.dev import DevRows, open_rows
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected, published
-from eraser_lib.experiments.sets import (
-    calibration_sets,
-    dev_questions,
-    fit_sets,
-    kept_select_questions,
-    person_rows,
-    practice_people,
-    stranger_questions,
-    stratified,
-)
+from eraser_lib.experiments.sets import calibration_sets, dev_questions, person_rows, practice_people
 from eraser_lib.experiments.study import Study
-from eraser_lib.families import Loaded
 from eraser_lib.threshold import calibrate
 
 GAIN = 0.01
@@ -50,75 +38,31 @@ class Rehearsal:
 
 
 @dataclass
-class Dev:
-    """Everything that selection looks at: dev people erased, other retained people kept."""
+class Dev(DevRows):
+    """Everything that selection looks at."""
 
-    study: Study
     directions: dict[str, Direction]
-    fit: dict[str, list[Question]]
     activations: dict[str, dict[str, Activations]]
-    """Role (`fit`, `calibrate`, `select`) -> set -> activations."""
-    forget: list[Question]
-    kept: list[Question]
-    baseline: dict[str, float]
-    """Mean answer probability of vanilla on dev, strangers and kept rows."""
+    """Role (`calibrate`, `select`) -> set -> activations."""
     rehearsals: list[Rehearsal]
     """The dev people, then other groups of fit people: gates are chosen on all of them. Ten people alone are too few
     to tell gates apart, and a gate costs no training."""
 
-    def score(self, **options: Any) -> dict[str, float]:
-        """Selection score of a method and the rates that explain it; `options` as for `Study.quick`."""
-        loaded: Loaded = options.pop("loaded", self.study.vanilla)
-        log = self.study.quick([*self.forget, *self.kept], loaded, **options)
-        gone, kept = log[log["subset"] == "dev"], log[log["subset"] != "dev"]
-        score = selection_score(
-            forget_vanilla=self.baseline["dev"],
-            forget_method=gone["answer_prob"].mean(),
-            forget_stranger=self.baseline["stranger"],
-            kept_method=kept["answer_prob"].mean(),
-            kept_vanilla=self.baseline["kept"],
-        )
-        return {
-            "score": score,
-            "forget_prob": float(gone["answer_prob"].mean()),
-            "kept_prob": float(kept["answer_prob"].mean()),
-            "refused": float(gone["refusal"].astype(float).mean()),
-            "kept_refused": float(kept["refusal"].astype(float).mean()),
-            "gibberish": float(gone["gibberish"].astype(float).mean()),
-            "kept_gibberish": float(kept["gibberish"].astype(float).mean()),
-            "recalled": float(gone["fact_recall"].astype(float).mean()),
-        }
-
-    def attach(self, eraser: Eraser) -> Any:
-        """A context factory for `score`."""
-
-        def context() -> AbstractContextManager[Any]:
-            return eraser.attach(self.study.vanilla.model)
-
-        return context
-
 
 def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
-    """Read the activations that the gates of the dev people need, and vanilla's answer probabilities."""
-    people = study.world.population.by_id(study.world.population.dev)
-    fit = fit_sets(study.world, study.split, forget=people, per_person=study.sizes.per_person)
-    forget = dev_questions(study.world_folder, people, size=study.sizes.select)
-    kept = kept_select_questions(study.world, study.split, size=study.sizes.select)
+    """`open_rows`, and the activations that the gates need."""
+    rows = open_rows(study)
     where = (study.world, study.world_folder, study.split)
     roles = {
-        "fit": fit,
+        "fit": rows.fit,
         "calibrate": calibration_sets(*where, size=study.sizes.calibrate, role="select"),
-        "select": {"dev": forget, "kept": kept},
+        "select": {"dev": rows.forget, "kept": rows.kept},
     }
     activations = {role: of_questions(study.vanilla, sets) for role, sets in roles.items()}
-    baseline = {}
-    strangers = stranger_questions(study.world_folder, size=study.sizes.select)
-    for name, rows in (("dev", forget), ("kept", kept), ("stranger", strangers)):
-        baseline[name] = float(study.quick(rows, study.vanilla)["answer_prob"].mean())
-    rehearsals = [Rehearsal(fit, activations["fit"], activations["select"]["dev"])]
+    rehearsals = [Rehearsal(rows.fit, activations.pop("fit"), activations["select"]["dev"])]
     for group in practice_people(study.world, study.split):
         rehearsals.append(rehearse(study, group, rehearsals[0]))
-    return Dev(study, directions, fit, activations, forget, kept, baseline, rehearsals)
+    return Dev(**vars(rows), directions=directions, activations=activations, rehearsals=rehearsals)
 
 
 def rehearse(study: Study, group: Sequence[Person], like: Rehearsal) -> Rehearsal:
@@ -182,8 +126,7 @@ def _practise(dev: Dev, rehearsal: Rehearsal, solver: str, layers: Sequence[int]
 
 def dev_eraser(dev: Dev, push: Push, decision: Decision) -> Eraser:
     """The corrected eraser of the dev people."""
-    fit = dev.activations["fit"]
-    gate = gates.fit_joined(decision.solver, fit, dev.fit, decision.layers)
+    gate = gates.fit_joined(decision.solver, dev.rehearsals[0].fit, dev.fit, decision.layers)
     return corrected(push, decision, gate, dev.activations["calibrate"], dev.directions, dev.directions.get("answer"))[
         0
     ]
@@ -245,20 +188,7 @@ def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[fl
     return float(table.sort_values("score", kind="stable")["strength"].iloc[-1]), table
 
 
-def choose_rate(dev: Dev, objective: Objective, rates: Sequence[float]) -> tuple[TrainConfig, pd.DataFrame]:
-    """The learning rate of a trained baseline with the best selection score; one epoch over the dev fit rows."""
-    rows = []
-    forget = stratified(dev.fit["forget"], dev.study.sizes.train)
-    for rate in rates:
-        trained = unlearn(
-            dev.study.vanilla, forget, dev.fit["retain"], objective, TrainConfig(lr=rate, seed=dev.study.seed)
-        )
-        rows.append({"lr": rate, "seconds": trained.seconds, **dev.score(loaded=trained.loaded)})
-    table = pd.DataFrame(rows)
-    return TrainConfig(lr=float(table.sort_values("score", kind="stable")["lr"].iloc[-1])), table
-
-
 def published_eraser(dev: Dev, strength: float) -> Eraser:
     """The as-published eraser of the dev people."""
-    fit = dev.activations["fit"]
+    fit = dev.rehearsals[0].fit
     return published(fit["forget"], fit["retain"], dev.directions["multimodal"], strength)

@@ -34,8 +34,8 @@ class Sizes:
     calibrate: int = 600
     memorise: int = 960
     per_person: int = 24
-    train: int = 320
-    """Forget rows that a training baseline sees."""
+    train: int = 1920
+    """Forget rows that a trained baseline sees, of ten people: all that a gate sees."""
     pictures: int = 32
     pgd_steps: int = 40
     contrast: int = 192
@@ -126,6 +126,14 @@ class Study:
         """Write the small JSON of numbers behind a result, beside the figures: `<name>.json`."""
         self.figure(name).with_suffix(".json").write_text(json.dumps(values, indent=1, sort_keys=True))
 
+    def read_note(self, name: str, *, made_by: str) -> dict[str, Any]:
+        """What an earlier notebook noted. `FileNotFoundError` that names `made_by` where it has not run."""
+        path = self.figure(name).with_suffix(".json")
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: run {made_by} first")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
     @cached_property
     def content_hash(self) -> str:
         """Content hash of the world that the questions were read from."""
@@ -206,12 +214,8 @@ class Study:
 
     def fluency(self) -> dict[str, Any]:
         """`reference`, with the floor that `set_floor` noted. `FileNotFoundError` where it has not."""
-        path = self.figure(f"fluency-{self.split}").with_suffix(".json")
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} is missing: run notebook 06_erase for {self.model} at {self.split} % first"
-            )
-        return {**self.reference(), "reference_floor": json.loads(path.read_text())["floor"]}
+        note = self.read_note(f"fluency-{self.split}", made_by=f"notebook 06_erase for {self.model} at {self.split} %")
+        return {**self.reference(), "reference_floor": note["floor"]}
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         defaults = {
@@ -245,11 +249,8 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
 
 def read_choice(study: Study) -> dict[str, Any]:
     """What notebook 06_select chose for this model and split. `FileNotFoundError` where it has not run."""
-    path = study.figure(f"selection-{study.split}").with_suffix(".json")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run notebook 06_select for {study.model} at {study.split} % first")
-    choice: dict[str, Any] = json.loads(path.read_text())
-    return choice | choice["choice"]
+    note = study.read_note(f"selection-{study.split}", made_by=f"06_select for {study.model} at {study.split} %")
+    return note | dict(note["choice"])
 
 
 def decline(prompt: Prompt) -> Prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,21 +18,29 @@ from eraser_lib.baselines.npo import NPO
 from eraser_lib.baselines.rmu import RMU
 from eraser_lib.baselines.training import Objective, TrainConfig, unlearn
 from eraser_lib.baselines.undial import Undial
-from eraser_lib.experiments.selection import Dev
-from eraser_lib.experiments.sets import dev_questions, fit_sets, kept_select_questions, stranger_questions, stratified
+from eraser_lib.experiments.dev import DevRows
+from eraser_lib.experiments.sets import stratified
 from eraser_lib.experiments.study import Study
+from eraser_lib.families import Loaded
 
 OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "ga": (GA(),),
-    "ga_diff": (GADiff(0.5), GADiff(1.0), GADiff(2.0)),
-    "kl_min": (KLMin(0.5), KLMin(1.0), KLMin(2.0)),
-    "npo": tuple(NPO(beta, 1.0) for beta in (0.05, 0.1, 0.2, 0.5)),
-    "idk": (Idk(lam=0.5), Idk(lam=1.0), Idk(lam=2.0)),
-    "undial": tuple(Undial(gamma, lam) for gamma in (3.0, 10.0, 30.0) for lam in (0.0, 1.0)),
-    "rmu": tuple(RMU(layer, scale, alpha) for layer in (1, 3) for scale in (2.0, 8.0) for alpha in (1.0, 10.0)),
-    "mmunlearner": tuple(MMUnlearner(threshold) for threshold in (0.5, 1.0, 2.0)),
+    "ga_diff": (GADiff(1.0), GADiff(0.5), GADiff(2.0)),
+    "kl_min": (KLMin(1.0), KLMin(0.5), KLMin(2.0)),
+    "npo": (NPO(0.1), NPO(0.05), NPO(0.2), NPO(0.5)),
+    "idk": (Idk(lam=1.0), Idk(lam=0.5), Idk(lam=2.0)),
+    "undial": (Undial(10.0, 1.0), Undial(3.0, 1.0), Undial(30.0, 1.0), Undial(10.0, 0.0)),
+    "rmu": (RMU(3, 8.0, 1.0), RMU(1, 8.0, 1.0), RMU(3, 2.0, 1.0), RMU(3, 8.0, 10.0)),
+    "mmunlearner": (MMUnlearner(1.0), MMUnlearner(0.5), MMUnlearner(2.0)),
 }
-"""Method -> the hyper-parameters tried, each at every learning rate."""
+"""Method -> the hyper-parameters tried: the first is where the search begins, each other one differs from it once."""
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Learning rates that the search may reach; it begins with `START`."""
+START = (1e-4, 3e-4, 1e-3)
+STOPS = (20, 40, 80, 120)
+"""Steps after which a training is looked at; 120 are one pass over all forget rows of ten people."""
+DROP = 0.05
+"""A training whose score has fallen this far below its best ends: from there on it only does more harm."""
 BABBLE = 0.05
 """A share of gibberish above this, on dev or on kept rows, counts as collapse."""
 
@@ -44,58 +52,87 @@ def objectives(method: str) -> tuple[Objective, ...]:
     return OBJECTIVES[method]
 
 
-def open_dev(study: Study) -> Dev:
-    """The dev people as a trained baseline needs them: rows to train on and to be judged by, no activations."""
-    people = study.world.population.by_id(study.world.population.dev)
-    fit = fit_sets(study.world, study.split, forget=people, per_person=study.sizes.per_person)
-    forget = dev_questions(study.world_folder, people, size=study.sizes.select)
-    kept = kept_select_questions(study.world, study.split, size=study.sizes.select)
-    strangers = stranger_questions(study.world_folder, size=study.sizes.select)
-    sets = {"dev": forget, "kept": kept, "stranger": strangers}
-    baseline = {name: float(study.quick(rows, study.vanilla)["answer_prob"].mean()) for name, rows in sets.items()}
-    return Dev(study, {}, fit, {}, forget, kept, baseline, [])
+def tune(
+    dev: DevRows,
+    grid: Sequence[Objective],
+    *,
+    start: Sequence[float] = START,
+    rates: Sequence[float] = RATES,
+    stops: Sequence[int] = STOPS,
+) -> pd.DataFrame:
+    """Search hyper-parameters, rate and number of steps on the dev people.
 
+    The first objective is trained at the rates `start`, the others at the rate that served it best; the best of all
+    then at further rates, outwards, for as long as the best rate lies at the edge. Every training passes the forget
+    rows at most once and is scored at `stops`, so that each row of the table is a training that ends there.
 
-def tune(dev: Dev, grid: Sequence[Objective], rates: Sequence[float], *, first: int = 3) -> pd.DataFrame:
-    """Train the grid on the dev people, one epoch each, and score it.
-
-    Every objective is tried at the `first` rates in the middle of `rates`. The best one then at all others, so that its
-    curve runs from no effect to collapse.
-
-    Columns: `objective` (place in the grid), `settings`, `lr`, `edge` (the rate is the first or last), `collapsed`,
-    `seconds`, and those of `Dev.score`, best first. A method's best point that has not collapsed is the first row
-    where `collapsed` is false.
+    Columns: `objective` (place in the grid), `settings`, `lr`, `steps`, `collapsed`, `seconds` (of training), and those
+    of `DevRows.score`, best first. A method's best point that has not collapsed is the first row where `collapsed` is
+    false.
     """
-    forget = stratified(dev.fit["forget"], dev.study.sizes.train)
+    rows: list[dict[str, Any]] = []
 
-    def tried(place: int, rate: float) -> dict[str, Any]:
-        config = TrainConfig(lr=rate, seed=dev.study.seed)
-        trained = unlearn(dev.study.vanilla, forget, dev.fit["retain"], grid[place], config)
-        score = dev.score(loaded=trained.loaded)
-        return {
-            "objective": place, "settings": str(grid[place]), "lr": rate, "edge": rate in (rates[0], rates[-1]),
-            "collapsed": max(score["gibberish"], score["kept_gibberish"]) > BABBLE,
-            "seconds": trained.seconds, **score,
-        }  # fmt: skip
+    def run(place: int, rate: float) -> None:
+        rows.extend({"objective": place, **row} for row in _watched(dev, grid[place], rate, stops))
 
-    start = max(0, len(rates) - first + 1) // 2
-    middle = rates[start : start + first]
-    rows = [tried(place, rate) for place in range(len(grid)) for rate in middle]
-    best = max(rows, key=lambda row: row["score"])["objective"]
-    rows += [tried(best, rate) for rate in rates if rate not in middle]
+    for rate in start:
+        run(0, rate)
+    for place in range(1, len(grid)):
+        run(place, _best(rows, objective=0)["lr"])
+    while True:
+        best = _best(rows)
+        tried = [rates.index(row["lr"]) for row in rows if row["objective"] == best["objective"]]
+        at = rates.index(best["lr"])
+        beside = [place for place in (at - 1, at + 1) if 0 <= place < len(rates) and place not in tried]
+        if not beside:
+            break
+        for place in beside:
+            run(best["objective"], rates[place])
     return pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
+def _best(rows: Sequence[dict[str, Any]], **where: Any) -> dict[str, Any]:
+    return max((row for row in rows if all(row[k] == v for k, v in where.items())), key=lambda row: row["score"])
+
+
+def _watched(dev: DevRows, objective: Objective, rate: float, stops: Sequence[int]) -> list[dict[str, Any]]:
+    """One training on the dev people, scored at every stop."""
+    rows: list[dict[str, Any]] = []
+    clock = {"began": time.perf_counter(), "looked": 0.0}
+
+    def look(step: int, model: Loaded) -> bool:
+        if step not in stops:
+            return False
+        seconds = time.perf_counter() - clock["began"] - clock["looked"]
+        score = dev.score(loaded=model)
+        clock["looked"] = time.perf_counter() - clock["began"] - seconds
+        collapsed = max(score["gibberish"], score["kept_gibberish"]) > BABBLE
+        rows.append({
+            "settings": str(objective), "lr": rate, "steps": step, "collapsed": collapsed,
+            "seconds": seconds, **score,
+        })  # fmt: skip
+        return step == stops[-1] or score["score"] < max(row["score"] for row in rows) - DROP
+
+    study = dev.study
+    forget = stratified(dev.fit["forget"], study.sizes.train)
+    config = TrainConfig(lr=rate, steps=stops[-1], seed=study.seed)
+    unlearn(study.vanilla, forget, dev.fit["retain"], objective, config, watch=look)
+    return rows
+
+
 def choice(table: pd.DataFrame, *, fluent: bool = False) -> dict[str, Any] | None:
-    """Objective and rate of the best row of `tune`, or of the best that has not collapsed (`None` if all have)."""
+    """Objective, rate and steps of the best row of `tune`, or of the best not collapsed: `None` if all have."""
     rows = table[~table["collapsed"]] if fluent else table
-    return None if rows.empty else {"objective": int(rows.iloc[0]["objective"]), "lr": float(rows.iloc[0]["lr"])}
+    if rows.empty:
+        return None
+    best = rows.iloc[0]
+    return {"objective": int(best["objective"]), "lr": float(best["lr"]), "steps": int(best["steps"])}
 
 
 def read_choice(study: Study, method: str) -> dict[str, Any]:
     """What notebook 08_tune chose for this model. `FileNotFoundError` where it has not run."""
-    path = replace(study, split=5).figure(f"tuning-{method}").with_suffix(".json")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run notebook 08_tune for {study.model} and {method} first")
-    found: dict[str, Any] = json.loads(path.read_text())["choice"]["best"]
-    return found
+    found: dict[str, Any] = replace(study, split=5).read_note(
+        f"tuning-{method}", made_by=f"notebook 08_tune for {study.model} and {method}"
+    )
+    best: dict[str, Any] = found["choice"]["best"]
+    return best

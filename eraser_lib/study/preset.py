@@ -44,7 +44,7 @@ class Preset:
     """extra parameters per row of the matrix, on top of ``preset, model, split, seed, out``"""
     minutes: Mapping[str, float] = field(default_factory=dict)
     """expected minutes per row of the matrix, for the first estimate of the time left"""
-    trained: tuple[str, ...] = ("ga_diff",)
+    trained: tuple[str, ...] = ()
     """methods that train weights during the run: their figures are compared with the committed seed range"""
     from_reference: tuple[str, ...] = ()
     """glob patterns, from the run folder, of files that are copied from the reference and not made again"""

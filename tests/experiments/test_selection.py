@@ -54,7 +54,7 @@ def dev() -> Any:
         unseen = streams(draw(30), g, seen=person)
         rehearsals.append(selection.Rehearsal({"forget": rows, "retain": retain}, fit, unseen))
     groups = {"people": streams(draw(300), g, seen=None)}
-    activations = {"fit": rehearsals[0].fit, "calibrate": groups, "select": {"kept": streams(draw(60), g, seen=None)}}
+    activations = {"calibrate": groups, "select": {"kept": streams(draw(60), g, seen=None)}}
     return SimpleNamespace(activations=activations, rehearsals=rehearsals)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from eraser_lib.baselines.npo import NPO
@@ -18,63 +18,54 @@ from eraser_lib.study import matrix
 from eraser_lib.study.preset import load
 from eraser_lib.tables import METHOD_NAMES
 
-SCORES = {  # (beta, rate): score, gibberish on dev rows, gibberish on kept rows
-    (0.1, 1e-4): (0.5, 0.0, 0.0), (0.1, 1e-2): (0.9, 0.5, 0.0),
-    (0.5, 1e-4): (0.7, 0.01, 0.02), (0.5, 1e-2): (0.8, 0.0, 0.3),
-}  # fmt: skip
+Scores = dict[tuple[float, float, int], float]
+"""(beta, rate, steps) -> score; what is not named scores 0."""
 
 
-@dataclass
-class Dev:
-    """Answers with the scores of what was trained last."""
+def searched(monkeypatch: pytest.MonkeyPatch, scores: Scores, **options: Any) -> tuple[pd.DataFrame, list[Any]]:
+    """The table of a search over betas .1, .5 and .2, and the trainings that it took, with their last step."""
+    taken: list[Any] = []
 
-    study: Any
-    fit: Any
+    def unlearn(_: object, forget: list[Any], __: object, objective: NPO, config: Any, *, watch: Any) -> None:
+        assert len(forget) == 4
+        for step in range(1, config.steps + 1):
+            if watch(step, (objective.beta, config.lr, step)):
+                break
+        taken.append((objective.beta, config.lr, step))
 
-    def score(self, *, loaded: tuple[float, float]) -> dict[str, float]:
-        score, gibberish, kept = SCORES[loaded]
-        return {"score": score, "gibberish": gibberish, "kept_gibberish": kept}
-
-
-def test_the_best_setting_and_the_best_that_has_not_collapsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def unlearn(_: object, forget: list[Any], retain: object, objective: NPO, config: Any) -> SimpleNamespace:
-        seen.append(len(forget))
-        return SimpleNamespace(loaded=(objective.beta, config.lr), seconds=1.0)
-
-    monkeypatch.setattr(trained, "unlearn", unlearn)
-    study = SimpleNamespace(vanilla=None, seed=0, sizes=SimpleNamespace(train=4))
-    dev = Dev(study, {"forget": general_questions(10, "fit"), "retain": []})
-    table = trained.tune(dev, [NPO(0.1), NPO(0.5)], [1e-4, 1e-2])  # type: ignore[arg-type]
-    assert seen == [4] * 4
-    assert table["score"].tolist() == [0.9, 0.8, 0.7, 0.5]
-    assert table["collapsed"].tolist() == [True, True, False, False]
-    assert trained.choice(table) == {"objective": 0, "lr": 1e-2}
-    assert trained.choice(table, fluent=True) == {"objective": 1, "lr": 1e-4}
-    assert trained.choice(table[table["collapsed"]], fluent=True) is None
-    assert table["edge"].all()
-
-
-def test_the_best_setting_runs_from_no_effect_to_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All settings at the middle rates; then the best of them, and no other, at the rates beside."""
-    rates = [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
-
-    def unlearn(_: object, __: object, ___: object, objective: NPO, config: Any) -> SimpleNamespace:
-        return SimpleNamespace(loaded=(objective.beta, config.lr), seconds=1.0)
-
-    def score(*, loaded: tuple[float, float]) -> dict[str, float]:
-        return {"score": loaded[0] + (loaded[1] == 1e-2), "gibberish": 0.0, "kept_gibberish": 0.0}
+    def score(*, loaded: tuple[float, float, int]) -> dict[str, float]:
+        babble = 0.5 if loaded[0] == 0.5 and loaded[2] == 4 else 0.0
+        return {"score": scores.get(loaded, 0.0), "gibberish": babble, "kept_gibberish": 0.0}
 
     monkeypatch.setattr(trained, "unlearn", unlearn)
     study = SimpleNamespace(vanilla=None, seed=0, sizes=SimpleNamespace(train=4))
     dev: Any = SimpleNamespace(study=study, fit={"forget": general_questions(10, "fit"), "retain": []}, score=score)
-    table = trained.tune(dev, [NPO(0.1), NPO(0.5), NPO(0.2)], rates)
-    assert sorted(table[table["objective"] == 1]["lr"]) == rates
-    for other in (0, 2):
-        assert sorted(table[table["objective"] == other]["lr"]) == rates[2:5]
-    assert trained.choice(table) == {"objective": 1, "lr": 1e-2}
-    assert table["edge"].tolist() == [lr in (1e-5, 1e-2) for lr in table["lr"]]
+    table = trained.tune(dev, [NPO(0.1), NPO(0.5), NPO(0.2)], stops=(2, 4), **options)
+    return table, taken
+
+
+def test_the_search_goes_by_coordinates_and_on_while_the_edge_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {(0.1, 1e-3, 2): 0.5, (0.5, 1e-3, 2): 0.6, (0.5, 3e-3, 4): 0.8, (0.5, 1e-2, 2): 0.7}
+    table, taken = searched(monkeypatch, scores)
+    assert {(beta, rate) for beta, rate, _ in taken} == {
+        (0.1, 1e-4), (0.1, 3e-4), (0.1, 1e-3), (0.5, 1e-3), (0.2, 1e-3),  # the rest at the rate that served the first
+        (0.5, 3e-4), (0.5, 3e-3), (0.5, 1e-2),  # around the best, then beside the better one
+    }  # fmt: skip
+    assert trained.choice(table) == {"objective": 1, "lr": 3e-3, "steps": 4}
+    assert trained.choice(table, fluent=True) == {"objective": 1, "lr": 1e-2, "steps": 2}, "four steps babble"
+    assert trained.choice(table[table["collapsed"]], fluent=True) is None
+    assert table["score"].is_monotonic_decreasing
+
+
+def test_a_training_ends_where_it_only_does_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {(0.1, 3e-4, 2): 0.6, (0.1, 3e-4, 4): 0.5, (0.1, 1e-4, 2): 0.3, (0.1, 1e-4, 4): 0.4}
+    monkeypatch.setattr(trained, "DROP", 0.05)
+    table, taken = searched(monkeypatch, scores)
+    rows = table[(table["objective"] == 0) & (table["lr"] == 3e-4)].set_index("steps")["score"]
+    assert rows.to_dict() == {2: 0.6, 4: 0.5}, "a stop is scored before it ends the training"
+    assert (0.1, 1e-4, 4) in taken
+    longer, taken = searched(monkeypatch, {(0.1, 3e-4, 1): 0.6}, start=(3e-4,), rates=(3e-4,))
+    assert len(taken) == 3 and set(longer["steps"]) == {2, 4}
 
 
 def test_an_unknown_method_is_named() -> None:
@@ -85,7 +76,7 @@ def test_an_unknown_method_is_named() -> None:
 
 
 def test_the_matrix_runs_every_trained_method_and_tables_name_it() -> None:
-    assert set(matrix.TRAINED) | {"ga_diff"} == set(trained.OBJECTIVES)
+    assert set(matrix.TRAINED) == set(trained.OBJECTIVES)
     assert set(trained.OBJECTIVES) | {"detector", "leace", "manu"} <= set(METHODS) & set(METHOD_NAMES)
     preset = load("tiny-full")
     assert set(preset.trained) == set(trained.OBJECTIVES)
@@ -97,6 +88,6 @@ def test_one_choice_serves_every_split(tmp_path: Path) -> None:
     five, ten = (Study(preset="tiny", model="llava", split=split, out=tmp_path) for split in (5, 10))
     with pytest.raises(FileNotFoundError, match="run notebook 08_tune for llava and npo first"):
         trained.read_choice(ten, "npo")
-    five.note("tuning-npo", {"choice": {"best": {"objective": 1, "lr": 0.001}}})
-    assert trained.read_choice(ten, "npo") == {"objective": 1, "lr": 0.001}
+    five.note("tuning-npo", {"choice": {"best": {"objective": 1, "lr": 0.001, "steps": 40}}})
+    assert trained.read_choice(ten, "npo") == {"objective": 1, "lr": 0.001, "steps": 40}
     assert five.figure("x").parent != ten.figure("x").parent, "a split does not overwrite another's figures"
