@@ -24,6 +24,8 @@ from results_table import build_grid, label, records_frame
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from eraser_lib.tables import METHOD_NAMES
+
 logger = logging.getLogger(__name__)
 MODELS = "llava qwen"
 FILTERS = ("model", "split", "method", "seed", "subset", "modality", "task", "metric", "measure")
@@ -102,7 +104,10 @@ class ResultsTable(ResultsDirective):
         caption = nodes.container("", classes=["results-caption"])
         self.state.nested_parse(self.content, self.content_offset, caption)
         digits = int(self.options.get("digits", "3"))
-        return [caption, grid_node(grid, digits), *self.source_line(results, "summary.csv")]
+        shown = {value for key in (*grid.rows, *grid.columns) for value in key}
+        adopted = [label(method) for method in METHOD_NAMES if method in results.adopted & shown]
+        where = f"; not rerun but from the committed reference: {', '.join(adopted)}" if adopted else ""
+        return [caption, grid_node(grid, digits), *self.source_line(results, f"summary.csv{where}")]
 
 
 class ResultsFigure(ResultsDirective):

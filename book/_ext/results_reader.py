@@ -142,6 +142,15 @@ class Results:
                 raise MissingResult(f"{path} has nothing at {key!r}: {step!r} is not in ({known})") from None
         return node
 
+    @cached_property
+    def adopted(self) -> set[str]:
+        """Methods whose logs this run did not make but took from the committed reference."""
+        path = self.root / "from_reference.json"
+        if not path.is_file():
+            return set()
+        names = (name.split("/") for name in json.loads(path.read_text(encoding="utf-8")))
+        return {parts[3] for parts in names if parts[0] == "logs"}
+
     def manifest(self, stem: str) -> dict[str, Any]:
         """The manifest `manifests/<stem>.json` of one executed notebook."""
         path = self.root / "manifests" / f"{stem}.json"
@@ -172,13 +181,13 @@ def measured(row: pd.Series[Any]) -> Measured:
     )
 
 
-AXES = {"01_world": (), "02_models": ("model",), "07_compare": ("split",)}
+AXES = {"01_world": (), "02_models": ("model",), "07_compare": ("split",), "10_lottery": ("model",)}
 """Axes of the notebooks that do not run once per model and split."""
 
 
 def run_stems(notebook: str, models: Sequence[str], split: str) -> list[str]:
     """File stems `<model>-<split>-<notebook>` of a notebook's runs, `all` for an axis that it lacks."""
-    axes = AXES.get(notebook, ("model", "split"))
+    axes = ("model",) if notebook.startswith("08_tune_") else AXES.get(notebook, ("model", "split"))
     chosen = models if "model" in axes else ["all"]
     return [f"{model}-{split if 'split' in axes else 'all'}-{notebook}" for model in chosen]
 

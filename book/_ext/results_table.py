@@ -70,7 +70,8 @@ def build_grid(
     """Pivots the filtered summary.
 
     `rows` and `columns` name columns of the summary; the order of the values in `filters` is the order on the
-    page. Every combination of listed values must exist, unless it holds one of the values `may_miss`.
+    page. Every combination of listed values must exist, unless it holds one of the values `may_miss` (`*`: any). A
+    column of the summary that is not filtered is shown with all values that exist.
     Raises `MissingResult` if two rows compete for one cell.
     """
     names = (*rows, *columns)
@@ -95,7 +96,7 @@ def build_grid(
         " ".join(f"{name}={value}" for name, value in zip(names, (*r, *c), strict=True))
         for r in row_keys
         for c in column_keys
-        if (*r, *c) not in found and not set(may_miss) & {*r, *c}
+        if (*r, *c) not in found and not set(may_miss) & {*r, *c, "*"}
     ]
     cells = [[Cell(found.get((*r, *c))) for c in column_keys] for r in row_keys]
     if better != "none" and list(rows) == ["method"]:

@@ -142,6 +142,29 @@ def by_set(played: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+ASKED = {
+    "test": "forgotten people, all prompts", "vqa": "forgotten people, pictures", "qa": "forgotten people, names",
+    "retain": "retained people", "celebrity": "celebrities",
+}  # fmt: skip
+
+
+def overview(table: pd.DataFrame, *, enough: float = 0.9) -> pd.DataFrame:
+    """Share opened over sets, one row per kind of prompt and per method of `by_set`.
+
+    Columns: `method, asked, mean, sd, least, most`, and `enough`, the share of sets in which at least so many open.
+    """
+    rows = []
+    for method in ("gate", "detector"):
+        for name, asked in ASKED.items():
+            values = table[f"{method}_{name}"].dropna()
+            rows.append({
+                "method": method, "asked": asked, "mean": values.mean(), "sd": values.std(ddof=1),
+                "least": values.min(), "most": values.max(),
+                "enough": (values >= enough).mean() if name in ("test", "vqa", "qa") else None,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def by_person(played: Mapping[int, pd.DataFrame], people: Sequence[Person]) -> pd.DataFrame:
     """One row per person, hardest first: share opened by the gate, and what may make somebody hard to erase.
 

@@ -93,6 +93,7 @@ def test_nothing_is_bold_where_intervals_touch(results_root: Path) -> None:
 def test_missing_cell_is_reported_unless_it_may_miss(results_root: Path) -> None:
     assert grid_of(results_root, "vanilla", "ga_diff").missing == ["method=ga_diff subset=forget"]  # type: ignore[attr-defined]
     assert grid_of(results_root, "vanilla", "ga_diff", may_miss=["ga_diff"]).missing == []  # type: ignore[attr-defined]
+    assert grid_of(results_root, "vanilla", "ga_diff", may_miss=["*"]).missing == []  # type: ignore[attr-defined]
 
 
 def test_rows_that_compete_for_a_cell_are_an_error(results_root: Path) -> None:
@@ -113,6 +114,8 @@ def test_stems_follow_the_axes_of_the_notebook() -> None:
     assert run_stems("02_models", ["llava", "qwen"], "5") == ["llava-all-02_models", "qwen-all-02_models"]
     assert run_stems("06_erase", ["qwen"], "10") == ["qwen-10-06_erase"]
     assert run_stems("07_compare", ["llava", "qwen"], "5") == ["all-5-07_compare"]
+    assert run_stems("08_tune_npo", ["qwen"], "5") == ["qwen-all-08_tune_npo"]
+    assert run_stems("08_npo", ["qwen"], "5") == ["qwen-5-08_npo"]
 
 
 @pytest.mark.parametrize(
@@ -141,3 +144,10 @@ def test_notebook_without_papermill_or_with_an_error_output_fails(tmp_path: Path
     assert "no papermill metadata" in str(failure_of_notebook(path))
     path.write_text("half a file")
     assert "cannot be read" in str(failure_of_notebook(path))
+
+
+def test_methods_that_were_not_rerun_are_known(results_root: Path) -> None:
+    assert Results(results_root).adopted == set()
+    names = ["logs/llava/5/npo/seed0.parquet", "logs/qwen/5/npo/seed1.parquet", "figures/llava/tuning-ga.json"]
+    (results_root / "from_reference.json").write_text(json.dumps(dict.fromkeys(names, "0" * 64)))
+    assert Results(results_root).adopted == {"npo"}

@@ -110,6 +110,10 @@ def test_sets_and_people_by_hand(people: list[Person]) -> None:
     (row,) = lottery.by_set(tables).to_dict("records")
     assert (row["set"], row["people"], row["gate_test"], row["gate_vqa"], row["gate_qa"]) == (3, 2, 14 / 16, 0.75, 1)
     assert row["gate_retain"] == 0 and row["detector_test"] == 1 and row["gate_celebrity"] != row["gate_celebrity"]
+    overview = lottery.overview(pd.DataFrame([row, row | {"gate_vqa": 0.95}])).set_index(["method", "asked"])
+    pictures = overview.loc["gate", "forgotten people, pictures"]
+    assert pictures["mean"] == pytest.approx(0.85) and pictures["sd"] == pytest.approx(0.2 / 2**0.5)
+    assert (pictures["least"], pictures["most"], pictures["enough"]) == (0.75, 0.95, 0.5)
     twin = replace(people[1], id="twin", name=f"{people[1].name.split()[0]} Nobody")
     table = lottery.by_person(tables, [people[0], people[1], twin])
     assert table["person"].tolist() == [people[0].id, people[1].id], "the hardest first, nobody who was not drawn"
