@@ -1,0 +1,58 @@
+"""Guessing who was erased: one number per person and signal, against strangers and retained people."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from eraser_lib.experiments.exposure import exposures
+
+
+def rows(method: str, subset: str, shares: list[float], **columns: float) -> list[dict[str, object]]:
+    """Four questions about each person, of whom a share is refused."""
+    return [
+        {
+            "method": method, "seed": 0, "subset": subset, "person": f"{subset}{number}",
+            "refusal": question < 4 * share,
+            "answer_prob": 0.2, "opened": None, "gate_value": None, **columns,
+        }
+        for number, share in enumerate(shares) for question in range(4)
+    ]  # fmt: skip
+
+
+def found(*parts: list[dict[str, object]]) -> pd.DataFrame:
+    logs = pd.DataFrame([row for part in parts for row in part])
+    return exposures(logs).set_index(["method", "signal", "against"])
+
+
+def test_refusing_the_erased_and_nobody_else_gives_them_away() -> None:
+    table = found(
+        rows("mllmeraser", "test", [1.0, 0.75], opened=1.0, gate_value=2.0),
+        rows("mllmeraser", "stranger", [0.0, 0.75, 0.25], opened=0.0, gate_value=2.0),
+        rows("retain_only", "test", [0.0, 0.0]), rows("retain_only", "stranger", [0.0, 0.0, 0.0]),
+    )  # fmt: skip
+    own = table.loc["mllmeraser"]
+    assert own.loc[("refusals", "stranger"), "auc"] == pytest.approx((3 + 2.5) / 6), "a tie counts half"
+    assert own.loc[("second prefill", "stranger"), "auc"] == 1
+    assert own.loc[("gate value", "stranger"), "auc"] == 0.5
+    assert own.loc[("refusals", "stranger"), ["erased", "others"]].tolist() == [2, 3]
+    assert table.loc[("retain_only", "refusals", "stranger"), "auc"] == 0.5
+    assert set(table.loc["retain_only"].index.get_level_values("signal")) == {"refusals", "silence about the fact"}
+
+
+def test_knowing_less_than_a_stranger_would_gives_away_as_well() -> None:
+    low, high = {"answer_prob": 0.01}, {"answer_prob": 0.9}
+    table = found(
+        rows("ga", "test", [0.0], **low), rows("ga", "stranger", [0.0]), rows("ga", "retain", [0.0]),
+        rows("vanilla", "test", [0.0], **high), rows("vanilla", "stranger", [0.0]),
+    )  # fmt: skip
+    assert table.loc[("ga", "silence about the fact", "stranger"), "auc"] == 1
+    assert table.loc[("ga", "silence about the fact", "retain"), "auc"] == 1
+    assert table.loc[("vanilla", "silence about the fact", "stranger"), "auc"] == 0, "known is the opposite of silent"
+
+
+def test_one_seed_counts_and_other_methods_have_no_gate() -> None:
+    later = [row | {"seed": 1, "refusal": True} for row in rows("npo", "test", [0.0])]
+    table = found(rows("npo", "test", [0.0], opened=1.0), later, rows("npo", "stranger", [0.0], opened=0.0))
+    assert table.loc[("npo", "refusals", "stranger"), "auc"] == 0.5
+    assert "second prefill" not in table.index.get_level_values("signal")
