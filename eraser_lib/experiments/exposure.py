@@ -21,8 +21,8 @@ SIGNALS: dict[str, tuple[str, str, float]] = {
     "gate value": ("gate_value", "max", 1.0),
 }
 """What an observer sees -> column of the log, how a person's rows become one number, sign. Refusals can be read by
-anybody who asks; probabilities by who is shown them; a second prefill takes time and is seen by a clock without noise at
-best; the gate's value needs the artifact and the model."""
+anybody who asks; probabilities by who is shown them; a second prefill takes time, which a clock without noise would
+see; the gate's value needs the artifact and the model."""
 OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllmeraser_published", "detector")}
 """Methods that have the signal at all; the others do by everybody."""
 CONTROLS = ("stranger", "retain")
