@@ -20,7 +20,7 @@ from sphinx.util import logging
 # tables and the API page take the library from the tree, installed or not
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from results_directives import Provenance, ResultsFigure, ResultsJson, ResultsTable
+from results_directives import Explorer, Provenance, ResultsFigure, ResultsJson, ResultsTable
 from results_reader import failure_of_notebook
 from results_roles import ResultRole, result_text, value_text
 
@@ -56,6 +56,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("results-table", ResultsTable)
     app.add_directive("results-figure", ResultsFigure)
     app.add_directive("results-json", ResultsJson)
+    app.add_directive("results-explorer", Explorer)
     app.add_directive("provenance", Provenance)
     app.add_role("result", ResultRole(result_text))
     app.add_role("value", ResultRole(value_text))

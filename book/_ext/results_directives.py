@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -166,6 +167,25 @@ class ResultsJson(ResultsDirective):
         if dropped:
             caption += nodes.paragraph("", f"Not shown: {dropped} further rows of the file.")
         return [caption, table_node([head], body), *self.source_line(results, f"figures/<model>/{name}.json")]
+
+
+class Explorer(ResultsDirective):
+    """`results-explorer`: a file of the run inlined as JSON for the script of the page, which loads nothing."""
+
+    option_spec: ClassVar[Any] = options("notebook", "model", "split")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """The place where the script draws, the data and the script."""
+        name = self.arguments[0].strip()
+        self.use(results.root / "figures" / "all" / f"{name}.json")
+        text = json.dumps(results.figure_data("all", name), separators=(",", ":")).replace("</", "<\\/")
+        up = "../" * self.env.docname.count("/")
+        html = (
+            f'<div id="{name}"><noscript>This part of the page needs JavaScript.</noscript></div>\n'
+            f'<script type="application/json" id="{name}-data">{text}</script>\n'
+            f'<script src="{up}_static/{name}.js" defer></script>'
+        )
+        return [nodes.raw("", html, format="html"), *self.source_line(results, f"figures/all/{name}.json")]
 
 
 class Provenance(ResultsDirective):

@@ -118,6 +118,10 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
     for chapter in book.glob("*.md"):
         if chapter.stem == "rerun":  # shows the syntax of the directives and uses none
             continue
+        for name in re.findall(r"\{results-explorer\} (\S+)", chapter.read_text()):
+            path = root / "figures" / "all" / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"models": {}, "questions": {"made up": "</script>"}, "images": []}))
         pattern = r"\{results-(figure|json)\} (\S+)\n((?::[\w-]+:.*\n)*)"
         for kind, name, text in re.findall(pattern, chapter.read_text()):
             options = dict(re.findall(r":([\w-]+): ?(.*)", text))
