@@ -108,6 +108,12 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
         summary_row(model=m, method="mllmeraser", subset=s, modality=d, metric="opened_rate")
         for m, s, d in itertools.product(("llava", "qwen"), SUBSETS, ("vqa", "qa"))
     ]
+    rows += [
+        summary_row(model=m, method="mllmeraser", subset=s, modality=d, task=t, metric="opened_rate")
+        for m, s, d, t in itertools.product(
+            ("llava", "qwen"), ("forget", "test"), ("vqa", "qa"), ("classification", "cloze")
+        )
+    ]
     root.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(root / "summary.csv", index=False)
     (root / "notebooks").mkdir()
