@@ -120,16 +120,27 @@ def ledger(study: Study) -> pd.DataFrame:
 
     Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for the gate without the forward passes
     that read its activations, for MANU with them); `tuning_seconds` (of training in the search on the dev people);
-    `trained_parameters`; `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed
-    weights in half precision); `undo`. Missing where nothing was measured.
+    `trained_parameters`; `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and, for trained
+    methods, its copy and the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a trained
+    method its changed weights in half precision); `undo`. Missing where nothing was measured.
     """
-    rows = [_row(method, **costs) for method, costs in _costs(study)]
+    rows = [_row(method, peak_memory_bytes=_peak(study, method), **costs) for method, costs in _costs(study)]
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
-    empty = dict.fromkeys(("fit_seconds", "tuning_seconds", "trained_parameters", "stored_bytes"))
+    names = ("fit_seconds", "tuning_seconds", "trained_parameters", "peak_memory_bytes", "stored_bytes")
+    empty = dict.fromkeys(names)
     return {"method": method, **empty, **costs, "undo": UNDO.get(method, "load the old weights")}
+
+
+def _peak(study: Study, method: str) -> int | None:
+    """Largest memory of the job that fits a method, from its manifest."""
+    closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
+    steered = dict.fromkeys(("constant", "mllmeraser_published", "mllmeraser"), "06_erase")
+    job = f"{study.model}-{study.split}-{(closed | steered).get(method, f'08_{method}')}"
+    found: int | None = _read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
+    return found
 
 
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -77,7 +77,10 @@ def test_the_best_and_the_best_that_does_not_babble(study: Study) -> None:
 
 
 def test_the_ledger_by_hand(study: Study) -> None:
+    (study.out / "manifests").mkdir()
+    (study.out / "manifests" / "llava-5-08_npo.json").write_text('{"peak_memory_bytes": 123}')
     rows = contest.ledger(study).set_index("method")
+    assert rows.loc["npo", "peak_memory_bytes"] == 123 and pd.isna(rows.loc["leace", "peak_memory_bytes"])
     npo = rows.loc["npo", ["fit_seconds", "tuning_seconds", "trained_parameters", "stored_bytes"]]
     assert npo.tolist() == [2, 9 + 6 + 5, 9, 18], "a training that was looked at twice is paid once"
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
