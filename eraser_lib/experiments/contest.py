@@ -22,11 +22,14 @@ UNDO = {
 """How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
 
 
+SAYINGS = {"refused": "refusal", "gibberish": "gibberish"}
+
+
 def trade(logs: pd.DataFrame) -> pd.DataFrame:
     """Answer probability of each model and method on forgotten people's test prompts and on retained people's.
 
     Means over modalities, tasks and seeds, with intervals over people and seeds. Columns: `model, method`, and `gone`,
-    `kept` with `_low` and `_high`.
+    `kept` with `_low` and `_high`; `refused` and `gibberish`, shares of the test prompts.
     """
     rows = []
     for (model, method), own in logs.groupby(["model", "method"], sort=False):
@@ -39,7 +42,8 @@ def trade(logs: pd.DataFrame) -> pd.DataFrame:
             found = bootstrap_mean_over_seeds(values, [seed["person"].tolist() for seed in seeds])
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         else:
-            rows.append(row)
+            test = own[own["subset"] == "test"]
+            rows.append(row | {name: float(test[column].mean()) for name, column in SAYINGS.items()})
     return pd.DataFrame(rows)
 
 

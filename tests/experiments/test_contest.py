@@ -95,13 +95,15 @@ def logs() -> pd.DataFrame:
             for person in ("a", "b", "c"):
                 for subset, prob in (("test", gone + 0.1 * seed), ("retain", 0.9)):
                     rows.append({"model": "llava", "method": method, "seed": seed, "subset": subset, "person": person,
-                                 "answer_prob": prob})  # fmt: skip
+                                 "answer_prob": prob, "refusal": subset == "test" and person == "a",
+                                 "gibberish": False})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def test_what_a_method_trades(study: Study) -> None:
     points = contest.trade(logs()).set_index("method")
     assert points.loc["npo", "gone"] == pytest.approx(0.3) and points.loc["npo", "kept"] == pytest.approx(0.9)
+    assert points.loc["npo", "refused"] == pytest.approx(1 / 3) and points.loc["npo", "gibberish"] == 0
     assert points.loc["npo", "gone_low"] < 0.3 < points.loc["npo", "gone_high"], "seeds differ, so the interval is wide"
     assert points.loc["vanilla", "gone_low"] == points.loc["vanilla", "gone_high"] == 1
     only = logs()
