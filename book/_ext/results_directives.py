@@ -146,6 +146,7 @@ class ResultsJson(ResultsDirective):
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and source line."""
         name, body, head, dropped = self.arguments[0].strip(), [], [], 0
+        digits = int(self.options.get("digits", "3"))
         for model in words(self.options.get("model", MODELS)):
             self.use(results.root / "figures" / model / f"{name}.json")
             frame = records_frame(results.figure_data(model, name, self.options.get("key", "")))
@@ -159,7 +160,10 @@ class ResultsJson(ResultsDirective):
             for record in frame[chosen].head(first).to_dict("records"):
                 cells = [
                     *whose,
-                    *(text_of(v, int(self.options.get("digits", "3"))) for v in record.values()),
+                    *(
+                        label(str(value)) if column in ("method", "baseline") else text_of(value, digits)
+                        for column, value in record.items()
+                    ),
                 ]
                 body.append([text_cell(cell) for cell in cells])
         caption = nodes.container("", classes=["results-caption"])
@@ -181,7 +185,7 @@ class Explorer(ResultsDirective):
         text = json.dumps(results.figure_data("all", name), separators=(",", ":")).replace("</", "<\\/")
         up = "../" * self.env.docname.count("/")
         html = (
-            f'<div id="{name}"><noscript>This part of the page needs JavaScript.</noscript></div>\n'
+            f'<div id="{name}-app"><noscript>This part of the page needs JavaScript.</noscript></div>\n'
             f'<script type="application/json" id="{name}-data">{text}</script>\n'
             f'<script src="{up}_static/{name}.js" defer></script>'
         )

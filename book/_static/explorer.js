@@ -1,7 +1,7 @@
 /* The explorer: reads the JSON in the page, draws with plain SVG, loads nothing. */
 (() => {
   "use strict";
-  const root = document.getElementById("explorer");
+  const root = document.getElementById("explorer-app");
   const source = document.getElementById("explorer-data");
   if (!root || !source) return;
   const data = JSON.parse(source.textContent);
@@ -88,6 +88,8 @@
   // --- answers --------------------------------------------------------------------------------------------------
   const answers = () => {
     const ids = Object.keys(model().answers).filter((id) => data.questions[id][0] === state.subset);
+    const pictured = (id) => data.questions[id][4] !== null;
+    ids.sort((a, b) => Number(pictured(b)) - Number(pictured(a)));
     const pages = Math.max(1, Math.ceil(ids.length / PER_PAGE));
     state.page = ((state.page % pages) + pages) % pages;
     const box = make("div", { class: "ex-cards" });

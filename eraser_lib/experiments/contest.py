@@ -122,11 +122,11 @@ def chosen(tables: Mapping[str, pd.DataFrame], *, babble: float = 0.05) -> pd.Da
 def ledger(study: Study) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
-    Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for the gate without the forward passes
-    that read its activations, for MANU with them); `tuning_seconds` (of training in the search on the dev people);
-    `trained_parameters`; `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and, for trained
-    methods, its copy and the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a trained
-    method its changed weights in half precision); `undo`. Missing where nothing was measured.
+    Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for gate, LEACE and detector without the
+    forward passes that read their activations, for MANU with them); `tuning_seconds` (of training in the search on the
+    dev people); `trained_parameters`; `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and,
+    for trained methods, its copy and the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a
+    trained method its changed weights in half precision); `undo`. Missing where nothing was measured.
     """
     rows = [_row(method, peak_memory_bytes=_peak(study, method), **costs) for method, costs in _costs(study)]
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)

@@ -103,6 +103,7 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
     assert gate.count("results-image") >= 6
     assert "Not shown: 4 further rows of the file." in gate  # two of each model
     explorer = (built / "book" / "explorer.html").read_text(encoding="utf-8")
+    assert explorer.count('id="explorer-app"') == 1, "the script must find its own place and no heading"
     (inlined,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', explorer)
     assert json.loads(inlined)["questions"] == {"made up": "</script>"}, "no text can end the data early"
     (script,) = re.findall(r'<script src="(\S+explorer.js)"', explorer)
