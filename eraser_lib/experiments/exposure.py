@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from eraser_lib.evaluate.separation import auc_interval
@@ -55,7 +54,7 @@ def exposures(logs: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.Da
                 erased, others = (found[name].dropna().to_numpy() for name in ("test", control))
                 if not len(erased) or not len(others):
                     continue
-                value = auc_interval(erased, others, np.arange(len(erased)), len(erased) + np.arange(len(others)))
+                value = auc_interval(erased, others, range(len(erased)), range(len(others)))
                 rows.append({
                     "method": method, "signal": signal, "against": control, "auc": value.value, "ci_low": value.low,
                     "ci_high": value.high, "erased": len(erased), "others": len(others),
