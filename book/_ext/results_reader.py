@@ -16,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from eraser_lib.study.matrix import KINDS
+
 KEYS = ("preset", "model", "split", "method", "seed", "subset", "modality", "task", "metric")
 """The columns of `summary.csv` that name a row; `value, ci_low, ci_high, n, n_people` are its content."""
 REQUIRED = (*KEYS, "value", "ci_low", "ci_high", "n")
@@ -181,13 +183,9 @@ def measured(row: pd.Series[Any]) -> Measured:
     )
 
 
-AXES = {"01_world": (), "02_models": ("model",), "07_compare": ("split",), "10_lottery": ("model",)}
-"""Axes of the notebooks that do not run once per model and split."""
-
-
 def run_stems(notebook: str, models: Sequence[str], split: str) -> list[str]:
-    """File stems `<model>-<split>-<notebook>` of a notebook's runs, `all` for an axis that it lacks."""
-    axes = ("model",) if notebook.startswith("08_tune_") else AXES.get(notebook, ("model", "split"))
+    """File stems `<model>-<split>-<notebook>` of the runs of a row of the matrix, `all` for an axis that it lacks."""
+    axes = next((kind.over for kind in KINDS if kind.name == notebook), ("model", "split"))
     chosen = models if "model" in axes else ["all"]
     return [f"{model}-{split if 'split' in axes else 'all'}-{notebook}" for model in chosen]
 
