@@ -161,7 +161,7 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         trained = int(runs["trained_parameters"].iloc[0])
         yield method, {
             "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
-            "tuning_seconds": float(tried.groupby(["objective", "lr"])["seconds"].max().sum()),
+            "tuning_seconds": float(tried.groupby(["settings", "lr"])["seconds"].max().sum()),
         }  # fmt: skip
     closed = _read(study.figure("closed").with_suffix(".json")).get("costs", {})
     for method, costs in closed.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -23,6 +23,8 @@ from eraser_lib.experiments.sets import stratified
 from eraser_lib.experiments.study import Study
 from eraser_lib.families import Loaded
 
+T = TypeVar("T")
+
 OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "ga": (GA(),),
     "ga_diff": (GADiff(1.0), GADiff(0.5), GADiff(2.0)),
@@ -34,6 +36,16 @@ OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "mmunlearner": (MMUnlearner(1.0), MMUnlearner(0.5), MMUnlearner(2.0)),
 }
 """Method -> the hyper-parameters tried: the first is where the search begins, each other one differs from it once."""
+LADDERS: dict[str, tuple[Objective, ...]] = {
+    "ga_diff": tuple(GADiff(weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+    "kl_min": tuple(KLMin(weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+    "npo": tuple(NPO(beta) for beta in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)),
+    "idk": tuple(Idk(lam=weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+    "undial": tuple(Undial(gamma, 1.0) for gamma in (1.0, 3.0, 10.0, 30.0, 100.0)),
+    "mmunlearner": tuple(MMUnlearner(threshold) for threshold in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+}
+"""Method -> its hyper-parameters in order of the one weight that they differ in. The search leaves its grid along it
+for as long as the best lies at the edge of what was tried, so that a published grid does not hold a method back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
@@ -52,43 +64,64 @@ def objectives(method: str) -> tuple[Objective, ...]:
     return OBJECTIVES[method]
 
 
+def objective(method: str, settings: str) -> Objective:
+    """The objective that `tune` calls `settings`. `ValueError` where the method has none such."""
+    found = {str(one): one for one in (*objectives(method), *LADDERS.get(method, ()))}
+    if settings not in found:
+        raise ValueError(f"{method} has no setting {settings}; it has {', '.join(found)}. Run 08_tune again")
+    return found[settings]
+
+
 def tune(
     dev: DevRows,
     grid: Sequence[Objective],
     *,
+    ladder: Sequence[Objective] = (),
     start: Sequence[float] = START,
     rates: Sequence[float] = RATES,
     stops: Sequence[int] = STOPS,
 ) -> pd.DataFrame:
     """Search hyper-parameters, rate and number of steps on the dev people.
 
-    The first objective is trained at the rates `start`, the others at the rate that served it best; the best of all
-    then at further rates, outwards, for as long as the best rate lies at the edge. Every training passes the forget
-    rows at most once and is scored at `stops`, so that each row of the table is a training that ends there.
+    The first objective is trained at the rates `start`, the others at the rate that served it best. Then the search
+    goes on from the best of all, outwards, for as long as it lies at the edge of the rates tried with it, or of the
+    objectives tried of `ladder`. Every training passes the forget rows at most once and is scored at `stops`, so that
+    each row of the table is a training that ends there.
 
-    Columns: `objective` (place in the grid), `settings`, `lr`, `steps`, `collapsed`, `seconds` (of training), and those
-    of `DevRows.score`, best first. A method's best point that has not collapsed is the first row where `collapsed` is
+    Columns: `settings` (the objective in words), `lr`, `steps`, `collapsed`, `seconds` (of training), and those of
+    `DevRows.score`, best first. A method's best point that has not collapsed is the first row where `collapsed` is
     false.
     """
     rows: list[dict[str, Any]] = []
+    known = {str(objective): objective for objective in (*grid, *ladder)}
+    rungs = [str(objective) for objective in ladder]
 
-    def run(place: int, rate: float) -> None:
-        rows.extend({"objective": place, **row} for row in _watched(dev, grid[place], rate, stops))
+    def run(objective: str, rate: float) -> None:
+        rows.extend(_watched(dev, known[objective], rate, stops))
 
+    first, *others = (str(objective) for objective in grid)
     for rate in start:
-        run(0, rate)
-    for place in range(1, len(grid)):
-        run(place, _best(rows, objective=0)["lr"])
+        run(first, rate)
+    for objective in others:
+        run(objective, _best(rows, settings=first)["lr"])
     while True:
         best = _best(rows)
-        tried = [rates.index(row["lr"]) for row in rows if row["objective"] == best["objective"]]
-        at = rates.index(best["lr"])
-        beside = [place for place in (at - 1, at + 1) if 0 <= place < len(rates) and place not in tried]
-        if not beside:
+        objective, rate = best["settings"], best["lr"]
+        tried = {row["lr"] for row in rows if row["settings"] == objective}
+        further = [(objective, beside) for beside in _beside(rates, rate) if beside not in tried]
+        seen = {row["settings"] for row in rows}
+        further += [(beside, rate) for beside in _beside(rungs, objective) if beside not in seen]
+        if not further:
             break
-        for place in beside:
-            run(best["objective"], rates[place])
+        for point in further:
+            run(*point)
     return pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+
+def _beside(places: Sequence[T], value: T) -> list[T]:
+    """What lies next to a value, on either side: nothing where it is not among the places."""
+    at = places.index(value) if value in places else None
+    return [] if at is None else [places[k] for k in (at - 1, at + 1) if 0 <= k < len(places)]
 
 
 def _best(rows: Sequence[dict[str, Any]], **where: Any) -> dict[str, Any]:
@@ -121,12 +154,12 @@ def _watched(dev: DevRows, objective: Objective, rate: float, stops: Sequence[in
 
 
 def choice(table: pd.DataFrame, *, fluent: bool = False) -> dict[str, Any] | None:
-    """Objective, rate and steps of the best row of `tune`, or of the best not collapsed: `None` if all have."""
+    """Settings, rate and steps of the best row of `tune`, or of the best not collapsed: `None` if all have."""
     rows = table[~table["collapsed"]] if fluent else table
     if rows.empty:
         return None
     best = rows.iloc[0]
-    return {"objective": int(best["objective"]), "lr": float(best["lr"]), "steps": int(best["steps"])}
+    return {"settings": str(best["settings"]), "lr": float(best["lr"]), "steps": int(best["steps"])}
 
 
 def read_choice(study: Study, method: str) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def world_hash(preset: Preset, folder: RunFolder) -> str | None:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of the working tree, and whether tracked files differ from it."""
+    """Commit of the working tree, and whether tracked files differ from it, results apart: no job is made of them."""
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=False)
@@ -173,7 +173,7 @@ def git_state() -> dict[str, Any]:
     try:
         return {
             "git_commit": git("rev-parse", "HEAD"),
-            "git_dirty": bool(git("status", "--porcelain", "-uno")),
+            "git_dirty": bool(git("status", "--porcelain", "-uno", "--", ":/", ":!/results")),
         }
     except FileNotFoundError:
         return {"git_commit": None, "git_dirty": None}

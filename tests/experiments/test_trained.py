@@ -51,8 +51,9 @@ def test_the_search_goes_by_coordinates_and_on_while_the_edge_is_best(monkeypatc
         (0.1, 1e-4), (0.1, 3e-4), (0.1, 1e-3), (0.5, 1e-3), (0.2, 1e-3),  # the rest at the rate that served the first
         (0.5, 3e-4), (0.5, 3e-3), (0.5, 1e-2),  # around the best, then beside the better one
     }  # fmt: skip
-    assert trained.choice(table) == {"objective": 1, "lr": 3e-3, "steps": 4}
-    assert trained.choice(table, fluent=True) == {"objective": 1, "lr": 1e-2, "steps": 2}, "four steps babble"
+    assert trained.choice(table) == {"settings": str(NPO(0.5)), "lr": 3e-3, "steps": 4}
+    fluent = trained.choice(table, fluent=True)
+    assert fluent == {"settings": str(NPO(0.5)), "lr": 1e-2, "steps": 2}, "four steps babble"
     assert trained.choice(table[table["collapsed"]], fluent=True) is None
     assert table["score"].is_monotonic_decreasing
 
@@ -61,11 +62,34 @@ def test_a_training_ends_where_it_only_does_harm(monkeypatch: pytest.MonkeyPatch
     scores = {(0.1, 3e-4, 2): 0.6, (0.1, 3e-4, 4): 0.5, (0.1, 1e-4, 2): 0.3, (0.1, 1e-4, 4): 0.4}
     monkeypatch.setattr(trained, "DROP", 0.05)
     table, taken = searched(monkeypatch, scores)
-    rows = table[(table["objective"] == 0) & (table["lr"] == 3e-4)].set_index("steps")["score"]
+    rows = table[(table["settings"] == str(NPO(0.1))) & (table["lr"] == 3e-4)].set_index("steps")["score"]
     assert rows.to_dict() == {2: 0.6, 4: 0.5}, "a stop is scored before it ends the training"
     assert (0.1, 1e-4, 4) in taken
     longer, taken = searched(monkeypatch, {(0.1, 3e-4, 1): 0.6}, start=(3e-4,), rates=(3e-4,))
     assert len(taken) == 3 and set(longer["steps"]) == {2, 4}
+
+
+def test_the_search_leaves_its_grid_while_the_edge_of_a_ladder_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = [NPO(beta) for beta in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)]
+    scores = {(0.1, 3e-4, 2): 0.5, (0.5, 3e-4, 2): 0.6, (1.0, 3e-4, 4): 0.7, (2.0, 3e-4, 2): 0.1}
+    table, taken = searched(monkeypatch, scores, ladder=ladder)
+    tried = {(beta, rate) for beta, rate, _ in taken}
+    assert (1.0, 3e-4) in tried and (2.0, 3e-4) in tried, "on past the grid, and past the next best"
+    assert not {0.05, 4.0} & {beta for beta, _ in tried}, "neither the worse side nor past a worse one"
+    assert {(1.0, 1e-4), (1.0, 1e-3)} <= tried, "rates around the new best"
+    assert trained.choice(table) == {"settings": str(NPO(1.0)), "lr": 3e-4, "steps": 4}
+
+
+def test_every_ladder_passes_through_its_grid_and_settings_find_their_objective() -> None:
+    for method, ladder in trained.LADDERS.items():
+        first, *others = trained.objectives(method)
+        inside = [place for place, rung in enumerate(ladder) if rung in (first, *others)]
+        assert first in ladder and inside == list(range(inside[0], inside[-1] + 1))
+        assert inside[0] > 0 and inside[-1] < len(ladder) - 1, "there is room on either side"
+        assert len({str(rung) for rung in ladder}) == len(ladder)
+        assert all(trained.objective(method, str(rung)) == rung for rung in (*ladder, *others))
+    with pytest.raises(ValueError, match=r"npo has no setting NPO\(beta=7\); it has NPO\(beta=0.1"):
+        trained.objective("npo", "NPO(beta=7)")
 
 
 def test_an_unknown_method_is_named() -> None:
@@ -88,6 +112,6 @@ def test_one_choice_serves_every_split(tmp_path: Path) -> None:
     five, ten = (Study(preset="tiny", model="llava", split=split, out=tmp_path) for split in (5, 10))
     with pytest.raises(FileNotFoundError, match="run notebook 08_tune for llava and npo first"):
         trained.read_choice(ten, "npo")
-    five.note("tuning-npo", {"choice": {"best": {"objective": 1, "lr": 0.001, "steps": 40}}})
-    assert trained.read_choice(ten, "npo") == {"objective": 1, "lr": 0.001, "steps": 40}
+    five.note("tuning-npo", {"choice": {"best": {"settings": "NPO(beta=0.5)", "lr": 0.001, "steps": 40}}})
+    assert trained.read_choice(ten, "npo") == {"settings": "NPO(beta=0.5)", "lr": 0.001, "steps": 40}
     assert five.figure("x").parent != ten.figure("x").parent, "a split does not overwrite another's figures"
