@@ -20,11 +20,11 @@ from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.evaluate.scores import LETTERS, score_answer
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import Activations, join
+from eraser_lib.experiments.collapse import judged
 from eraser_lib.experiments.gates import readings
 from eraser_lib.experiments.selection import Dev
 from eraser_lib.experiments.sets import calibration_sets, dev_questions, practice_people
 from eraser_lib.experiments.study import Study
-from eraser_lib.experiments.trained import BABBLE
 from eraser_lib.threshold import calibrate
 
 REFUSAL = lang.REFUSALS[0]
@@ -153,7 +153,7 @@ def choose_scrubber(dev: Dev, candidates: Sequence[Leace]) -> tuple[Leace, pd.Da
     people = names(dev.fit["forget"])
     for candidate in candidates:
         score = dev.score(context=dev.attach(candidate.fit(fit["forget"], fit["retain"], people)))
-        rows.append({"settings": str(candidate), **_judged(score)})
+        rows.append({"settings": str(candidate), **judged(score)})
     return _best(candidates, rows)
 
 
@@ -163,17 +163,13 @@ def choose_pruner(dev: Dev, candidates: Sequence[Manu]) -> tuple[Manu, pd.DataFr
     measured = candidates[0].measure(dev.study.vanilla, dev.fit["forget"], dev.fit["retain"])
     for candidate in candidates:
         pruned = candidate.cut(dev.study.vanilla, measured)
-        rows.append({"settings": str(candidate), **_judged(dev.score(loaded=pruned.loaded))})
+        rows.append({"settings": str(candidate), **judged(dev.score(loaded=pruned.loaded))})
     return _best(candidates, rows)
 
 
 def names(rows: Sequence[Question]) -> list[str]:
     """Who is asked about, one per row."""
     return [question.person or "" for question in rows]
-
-
-def _judged(score: Mapping[str, float]) -> dict[str, Any]:
-    return {**score, "collapsed": max(score["gibberish"], score["kept_gibberish"]) > BABBLE}
 
 
 def _best(candidates: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, pd.DataFrame]:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
+from eraser_lib.experiments.collapse import BABBLE
 from eraser_lib.experiments.study import Study
 
 UNDO = {
@@ -101,14 +102,14 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def chosen(tables: Mapping[str, pd.DataFrame], *, babble: float = 0.05) -> pd.DataFrame:
+def chosen(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per method: how many settings were tried, the best one, and the best that does not babble.
 
     Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`.
     """
     rows = []
     for method, table in tables.items():
-        fluent = table[table[["gibberish", "kept_gibberish"]].max(axis=1) <= babble]
+        fluent = table[table[["gibberish", "kept_gibberish"]].max(axis=1) <= BABBLE]
         row: dict[str, Any] = {"method": method, "tried": len(table)}
         for prefix, among in (("", table), ("fluent_", fluent)):
             top = among.iloc[int(among["score"].to_numpy().argmax())] if len(among) else None

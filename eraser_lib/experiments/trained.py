@@ -18,6 +18,7 @@ from eraser_lib.baselines.npo import NPO
 from eraser_lib.baselines.rmu import RMU
 from eraser_lib.baselines.training import Objective, TrainConfig, unlearn
 from eraser_lib.baselines.undial import Undial
+from eraser_lib.experiments.collapse import judged
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.sets import stratified
 from eraser_lib.experiments.study import Study
@@ -53,8 +54,6 @@ STOPS = (20, 40, 80, 120)
 """Steps after which a training is looked at; 120 are one pass over all forget rows of ten people."""
 DROP = 0.05
 """A training whose score has fallen this far below its best ends: from there on it only does more harm."""
-BABBLE = 0.05
-"""A share of gibberish above this, on dev or on kept rows, counts as collapse."""
 
 
 def objectives(method: str) -> tuple[Objective, ...]:
@@ -137,13 +136,9 @@ def _watched(dev: DevRows, objective: Objective, rate: float, stops: Sequence[in
         if step not in stops:
             return False
         seconds = time.perf_counter() - clock["began"] - clock["looked"]
-        score = dev.score(loaded=model)
+        score = judged(dev.score(loaded=model))
         clock["looked"] = time.perf_counter() - clock["began"] - seconds
-        collapsed = max(score["gibberish"], score["kept_gibberish"]) > BABBLE
-        rows.append({
-            "settings": str(objective), "lr": rate, "steps": step, "collapsed": collapsed,
-            "seconds": seconds, **score,
-        })  # fmt: skip
+        rows.append({"settings": str(objective), "lr": rate, "steps": step, "seconds": seconds, **score})
         return step == stops[-1] or score["score"] < max(row["score"] for row in rows) - DROP
 
     study = dev.study
