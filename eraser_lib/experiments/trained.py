@@ -13,6 +13,7 @@ from eraser_lib.baselines.ga import GA
 from eraser_lib.baselines.ga_diff import GADiff
 from eraser_lib.baselines.idk import Idk
 from eraser_lib.baselines.kl_min import KLMin
+from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.mmunlearner import MMUnlearner
 from eraser_lib.baselines.npo import NPO
 from eraser_lib.baselines.rmu import RMU
@@ -56,19 +57,31 @@ DROP = 0.05
 """A training whose score has fallen this far below its best ends: from there on it only does more harm."""
 
 
-def objectives(method: str) -> tuple[Objective, ...]:
-    """The grid of a method. `ValueError` for a method that is not trained, with the names of those that are."""
+def objectives(method: str, *, lora: int = 0) -> tuple[Objective, ...]:
+    """The grid of a method, trained through LoRA adapters of rank `lora` where that is not 0.
+
+    `ValueError` for a method that is not trained, with the names of those that are.
+    """
     if method not in OBJECTIVES:
         raise ValueError(f"method is {method!r}; trained baselines are {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[method]
+    return _adapted(OBJECTIVES[method], lora)
 
 
-def objective(method: str, settings: str) -> Objective:
+def ladder(method: str, *, lora: int = 0) -> tuple[Objective, ...]:
+    """Where the search may leave the grid; empty for a method that has no ladder."""
+    return _adapted(LADDERS.get(method, ()), lora)
+
+
+def objective(method: str, settings: str, *, lora: int = 0) -> Objective:
     """The objective that `tune` calls `settings`. `ValueError` where the method has none such."""
-    found = {str(one): one for one in (*objectives(method), *LADDERS.get(method, ()))}
+    found = {str(one): one for one in (*objectives(method, lora=lora), *ladder(method, lora=lora))}
     if settings not in found:
         raise ValueError(f"{method} has no setting {settings}; it has {', '.join(found)}. Run 08_tune again")
     return found[settings]
+
+
+def _adapted(grid: tuple[Objective, ...], lora: int) -> tuple[Objective, ...]:
+    return tuple(LowRank(loss, lora) for loss in grid) if lora else grid  # type: ignore[arg-type]  # it checks
 
 
 def tune(

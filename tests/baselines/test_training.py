@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eraser_lib.baselines.ga_diff import GADiff
+from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.training import (
     TrainConfig,
     answer_logits,
@@ -101,6 +102,29 @@ def test_a_shorter_training_is_the_beginning_of_a_longer_one(loaded: Loaded, for
         state = short.loaded.model.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in seen[steps].items())
     assert len(unlearn(loaded, forget, retain, GADiff(), config).losses) == 8
+
+
+def test_adapters_are_trained_in_place_of_the_weights(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    config = TrainConfig(lr=1e-2, epochs=8, batch=4)
+    with torch.no_grad():
+        before = float(loss_of(loaded, forget))
+    trained = unlearn(loaded, forget, retain, LowRank(GADiff(), rank=2), config)
+    assert trained.losses[0]["forget"] == pytest.approx(before, abs=1e-4), "an adapter begins as nothing"
+    with torch.no_grad():
+        assert float(loss_of(trained.loaded, forget)) > before
+    ours = loaded.model.state_dict()
+    after = {name.replace(".base_layer.", "."): value for name, value in trained.loaded.model.state_dict().items()}
+    assert all(torch.equal(value, after[name]) for name, value in ours.items()), "the weights stay"
+    adapters = {name: value for name, value in after.items() if name not in ours}
+    assert trained.trained_parameters == sum(value.numel() for value in adapters.values())
+    decoder = [part for part in loaded.model.get_decoder().modules() if isinstance(part, torch.nn.Linear)]
+    assert len(adapters) == 2 * len(decoder), "two factors for every linear map of the decoder, and no other"
+    assert trained.trained_parameters == sum(2 * (part.in_features + part.out_features) for part in decoder)
+    torch.rand(3)
+    again = unlearn(loaded, forget, retain, LowRank(GADiff(), rank=2), config)
+    assert again.losses == trained.losses
+    with pytest.raises(ValueError, match="rank is 0; a LoRA adapter needs at least 1"):
+        LowRank(GADiff(), rank=0)
 
 
 def test_a_rate_of_zero_changes_nothing(loaded: Loaded, forget: Rows, retain: Rows) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.npo import NPO
 from eraser_lib.evaluate.summary import METHODS
 from eraser_lib.experiments import trained
@@ -90,6 +91,17 @@ def test_every_ladder_passes_through_its_grid_and_settings_find_their_objective(
         assert all(trained.objective(method, str(rung)) == rung for rung in (*ladder, *others))
     with pytest.raises(ValueError, match=r"npo has no setting NPO\(beta=7\); it has NPO\(beta=0.1"):
         trained.objective("npo", "NPO(beta=7)")
+
+
+def test_lora_wraps_the_grid_and_the_ladder_and_refuses_methods_that_pick_weights() -> None:
+    grid = trained.objectives("npo", lora=4)
+    assert grid[0] == LowRank(NPO(0.1), 4) and len(grid) == len(trained.objectives("npo"))
+    assert set(grid) <= set(trained.ladder("npo", lora=4))
+    assert trained.objective("npo", str(grid[1]), lora=4) == grid[1]
+    with pytest.raises(ValueError, match="has no setting LowRank"):
+        trained.objective("npo", str(grid[1]))
+    with pytest.raises(ValueError, match="rmu chooses single weights to train, so it has no form with LoRA"):
+        trained.objectives("rmu", lora=4)
 
 
 def test_an_unknown_method_is_named() -> None:
