@@ -85,6 +85,8 @@ KINDS: tuple[Kind, ...] = (
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
     Kind(name="09_closed", over=("model", "split"), needs=("06_erase",), minutes=11),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
+    # after 06_erase, which sets the floor of fluency
+    Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(
