@@ -26,8 +26,9 @@ from eraser_lib.experiments import gates
 from eraser_lib.experiments.activations import Activations, join, read_activations
 from eraser_lib.experiments.closed import Reading, features
 from eraser_lib.experiments.methods import Decision
-from eraser_lib.experiments.sets import calibration_sets, dev_questions, fit_sets, person_rows, test_sets
+from eraser_lib.experiments.sets import calibration_sets, dev_questions, fit_sets, person_rows, stratified, test_sets
 from eraser_lib.experiments.study import Study
+from eraser_lib.gate import Gate
 from eraser_lib.sites import HookSite
 from eraser_lib.threshold import calibrate
 
@@ -49,6 +50,11 @@ class Rows:
         """Rows about some people, or all rows but those."""
         return self.of([(question.person in people) != others for question in self.questions])
 
+    def sample(self, count: int) -> Rows:
+        """At most `count` of them, equally many of each modality and task."""
+        chosen = {id(question) for question in stratified(self.questions, count)}
+        return self.of([id(question) in chosen for question in self.questions])
+
 
 @dataclass(frozen=True)
 class Lottery:
@@ -61,6 +67,16 @@ class Lottery:
     kept: Rows
     """Test rows of retained people and celebrities."""
     calibration: dict[str, Rows]
+
+    def erasing(self, group: Sequence[Person]) -> Lottery:
+        """The same with some people to be forgotten: their rows and no others to forget, and none of them to keep."""
+        gone = {person.id for person in group}
+        # what can be seen on their pictures stays among the retained rows, as for those who are forgotten in earnest
+        stays = [q.subset != "retain" or q.person not in gone for q in self.retain.questions]
+        return Lottery(
+            self.forget.about(gone), self.retain.of(stays), self.unseen.about(gone), self.kept.about(gone, others=True),
+            {name: rows.about(gone, others=True) for name, rows in self.calibration.items()},
+        )  # fmt: skip
 
 
 def open_lottery(study: Study, readings: Sequence[Reading], people: Sequence[Person]) -> Lottery:
@@ -98,31 +114,32 @@ def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, readi
     people), `gate, detector` (bool).
     """
     gone = {person.id for person in group}
-    forget, unseen = lottery.forget.about(gone), lottery.unseen.about(gone)
-    # what can be seen on their pictures stays among the retained rows, as for those who are forgotten in earnest
-    retain = lottery.retain.of([q.subset != "retain" or q.person not in gone for q in lottery.retain.questions])
-    kept = lottery.kept.about(gone, others=True)
-    calibration = {name: rows.about(gone, others=True) for name, rows in lottery.calibration.items()}
-    gate = gates.fit_joined(
-        decision.solver, {"forget": forget.read, "retain": retain.read},
-        {"forget": forget.questions, "retain": retain.questions}, decision.layers,
-    )  # fmt: skip
-
-    detector = Detector.fit(features(forget.read, reading), features(retain.read, reading), k=k)
+    own = lottery.erasing(group)
+    gate = fit_gate(own, decision)
+    detector = Detector.fit(features(own.forget.read, reading), features(own.retain.read, reading), k=k)
     values: dict[str, Callable[[Rows], Tensor]] = {
         "gate": lambda rows: gates.gate_values(gate, join(rows.read, decision.layers)),
         "detector": lambda rows: detector(features(rows.read, reading)),
     }
-    asked = [*unseen.questions, *kept.questions]
+    asked = [*own.unseen.questions, *own.kept.questions]
     table = pd.DataFrame({
         "person": [q.person for q in asked], "modality": [q.modality for q in asked],
         "task": [q.task for q in asked],
         "subset": ["test" if q.person in gone else q.subset for q in asked],
     })  # fmt: skip
     for name, value in values.items():
-        threshold = calibrate({about: value(rows) for about, rows in calibration.items()}, decision.alpha).value
-        table[name] = (torch.cat([value(unseen), value(kept)]) > threshold).tolist()
+        threshold = calibrate({about: value(rows) for about, rows in own.calibration.items()}, decision.alpha).value
+        table[name] = (torch.cat([value(own.unseen), value(own.kept)]) > threshold).tolist()
     return table
+
+
+def fit_gate(own: Lottery, decision: Decision) -> Gate:
+    """The gate of the study on one set: `own` as `Lottery.erasing` leaves it."""
+    fit = {"forget": own.forget, "retain": own.retain}
+    return gates.fit_joined(
+        decision.solver, {name: rows.read for name, rows in fit.items()},
+        {name: rows.questions for name, rows in fit.items()}, decision.layers,
+    )  # fmt: skip
 
 
 SUBSETS = ("test", "retain", "celebrity")
