@@ -1,9 +1,10 @@
-"""All methods side by side: what each trades, what it costs, and how its settings were searched. From files alone."""
+"""All methods side by side: what each trades, what it costs and undoes, and how its settings were searched."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from eraser_lib import Eraser
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
 from eraser_lib.experiments.collapse import BABBLE
 from eraser_lib.experiments.study import Study
@@ -23,6 +25,8 @@ UNDO = {
 """How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
 
 
+STEERED = ("constant", "mllmeraser_published", "mllmeraser")
+ERASER = "eraser.safetensors"
 SAYINGS = {"refused": "refusal", "gibberish": "gibberish"}
 
 
@@ -53,6 +57,11 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _note(study: Study, name: str) -> dict[str, Any]:
+    """A note of an earlier notebook; empty where it did not run, which is no error here."""
+    return _read(study.figure(name).with_suffix(".json"))
+
+
 def searches(study: Study) -> dict[str, pd.DataFrame]:
     """Method -> every setting that was tried on the dev people, with `settings, dial, score, forget_prob, kept_prob`.
 
@@ -60,7 +69,7 @@ def searches(study: Study) -> dict[str, pd.DataFrame]:
     method has none. Read from the notes of 06_select, 08_tune and 09_closed; methods that did not run are left out.
     """
     found: dict[str, pd.DataFrame] = {}
-    select, closed = (_read(study.figure(name).with_suffix(".json")) for name in (f"selection-{study.split}", "closed"))
+    select, closed = (_note(study, name) for name in (f"selection-{study.split}", "closed"))
     for method, name in (("constant", "constant"), ("published", "mllmeraser_published")):
         if method in select:
             table = pd.DataFrame(select[method])
@@ -120,16 +129,35 @@ def chosen(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ledger(study: Study) -> pd.DataFrame:
+WEIGHTS = "weights"
+
+
+def undo_seconds(study: Study) -> dict[str, float]:
+    """How long it takes to undo, measured: reading the old `weights`, and detaching each saved eraser."""
+    began = time.perf_counter()
+    model = study.load().model
+    seconds = {WEIGHTS: time.perf_counter() - began}
+    for method in STEERED:
+        if (study.artifact(method) / ERASER).exists():
+            with Eraser.from_pretrained(study.artifact(method), model=model).attach(model):
+                began = time.perf_counter()
+            seconds[method] = time.perf_counter() - began
+    return seconds
+
+
+def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
     Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for gate, LEACE and detector without the
     forward passes that read their activations, for MANU with them); `tuning_seconds` (of training in the search on the
     dev people); `trained_parameters`; `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and,
     for trained methods, its copy and the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a
-    trained method its changed weights in half precision); `undo`. Missing where nothing was measured.
+    trained method its changed weights in half precision); `undo`, and `undo_seconds` where `undone`, of `undo_seconds`,
+    has them. Missing where nothing was measured.
     """
     rows = [_row(method, peak_memory_bytes=_peak(study, method), **costs) for method, costs in _costs(study)]
+    for row in rows:
+        row["undo_seconds"] = (undone or {}).get(row["method"] if row["method"] in UNDO else WEIGHTS)
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
 
@@ -142,29 +170,29 @@ def _row(method: str, **costs: Any) -> dict[str, Any]:
 def _peak(study: Study, method: str) -> int | None:
     """Largest memory of the job that fits a method, from its manifest."""
     closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
-    steered = dict.fromkeys(("constant", "mllmeraser_published", "mllmeraser"), "06_erase")
+    steered = dict.fromkeys(STEERED, "06_erase")
     job = f"{study.model}-{study.split}-{(closed | steered).get(method, f'08_{method}')}"
     found: int | None = _read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
     return found
 
 
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    cost = _read(study.figure("cost").with_suffix(".json"))
-    for method in ("constant", "mllmeraser_published", "mllmeraser"):
-        file = study.artifact(method) / "eraser.safetensors"
+    cost = _note(study, "cost")
+    for method in STEERED:
+        file = study.artifact(method) / ERASER
         if file.exists():
             seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
             yield method, {"fit_seconds": seconds, "stored_bytes": file.stat().st_size, "trained_parameters": 0}
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(_read(path)["rows"])
-        tried = pd.DataFrame(_read(replace(study, split=5).figure(f"tuning-{method}").with_suffix(".json"))["rows"])
+        tried = pd.DataFrame(_note(replace(study, split=5), f"tuning-{method}")["rows"])
         trained = int(runs["trained_parameters"].iloc[0])
         yield method, {
             "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
             "tuning_seconds": float(tried.groupby(["settings", "lr"])["seconds"].max().sum()),
         }  # fmt: skip
-    closed = _read(study.figure("closed").with_suffix(".json")).get("costs", {})
+    closed = _note(study, "closed").get("costs", {})
     for method, costs in closed.items():
         stored = costs.get("bytes")
         if method == "manu":  # which neurons are cut: one index each

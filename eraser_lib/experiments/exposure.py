@@ -7,8 +7,6 @@ above that of somebody else. Source: the study's protocol, section 9.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from eraser_lib.evaluate.separation import auc_interval
@@ -27,12 +25,11 @@ OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllme
 CONTROLS = ("stranger", "retain")
 
 
-def exposures(logs: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
+def exposures(logs: pd.DataFrame) -> pd.DataFrame:
     """AUC over people of guessing who is on the forget list, one row per method, signal and control.
 
     Args:
         logs: rows of one model and split; the first seed of a method counts. Erased people are those of `test`.
-        methods: which; all but the prompting rows by default.
 
     Returns:
         Columns `method, signal, against` (who is not erased: `stranger` or `retain`), `auc` (0.5 tells nothing),
@@ -40,8 +37,6 @@ def exposures(logs: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.Da
     """
     rows = []
     for method, own in logs.groupby("method", sort=False):
-        if methods is not None and method not in methods:
-            continue
         own = own[own["seed"] == own["seed"].min()]
         for signal, (column, how, sign) in SIGNALS.items():
             if method not in OWNERS.get(signal, (method,)) or own[column].isna().all():

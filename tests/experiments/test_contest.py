@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from eraser_lib import Eraser
 from eraser_lib.experiments import contest
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.tradeoff import tradeoff
+from eraser_lib.sites import every_layer
+from eraser_lib.train.models import new_model
+from eraser_lib.train.recipe import MICRO
 
 
 def tried(score: float, forget: float, kept: float, babble: float = 0.0, **dial: object) -> dict[str, object]:
@@ -86,6 +91,21 @@ def test_the_ledger_by_hand(study: Study) -> None:
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
     assert rows.loc["manu", "stored_bytes"] == 40 and rows.loc["manu", "undo"] == "load the old weights"
     assert rows.loc["leace", ["stored_bytes", "undo"]].tolist() == [64, "detach"]
+    assert rows["undo_seconds"].isna().all()
+    undone = contest.ledger(study, {"weights": 2.0, "mllmeraser": 0.1}).set_index("method")["undo_seconds"]
+    assert undone[["npo", "manu", "mllmeraser"]].tolist() == [2.0, 2.0, 0.1] and pd.isna(undone["leace"])
+
+
+def test_undoing_is_timed(tmp_path: Path) -> None:
+    study = Study(preset="toy", model="llava", split=5, out=tmp_path)
+    loaded = new_model("llava", MICRO)
+    study.__dict__["load"] = lambda: loaded
+    site = every_layer(loaded.model)[0]
+    width = loaded.model.config.get_text_config().hidden_size
+    Eraser(directions={site: torch.ones(1, width)}, mode="constant").save_pretrained(study.artifact("constant"))
+    seconds = contest.undo_seconds(study)
+    assert set(seconds) == {"weights", "constant"} and all(value > 0 for value in seconds.values())
+    assert not any(part._forward_hooks for part in loaded.model.modules()), "it is really undone"
 
 
 def logs() -> pd.DataFrame:
