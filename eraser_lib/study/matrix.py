@@ -90,6 +90,7 @@ KINDS: tuple[Kind, ...] = (
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),
+    Kind(name="14_cookbook", over=("model",), needs=("02_models",), minutes=2),
     Kind(
         name="07_compare",
         over=("split",),

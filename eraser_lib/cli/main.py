@@ -1,0 +1,203 @@
+"""`eraser fit | ask | inspect | verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eraser_lib.cli.rows import EXAMPLE, fingerprint, read_image, read_rows
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Make a LLaVA-1.5 or Qwen2.5-VL model refuse about some people, without changing a weight. Everything is "
+    "undone by not attaching the eraser. Start with `eraser fit --help`.",
+)  # fmt: skip
+
+Model = Annotated[str, typer.Argument(help="Folder of the model, or its name on the hub.")]
+Saved = Annotated[Path, typer.Argument(help="Folder of the eraser, as `eraser fit` wrote it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; what the model is loaded in.")]
+Forget = Annotated[Path, typer.Option(help=f"Rows about the people to forget, a JSON object per line: {EXAMPLE}")]
+Retain = Annotated[Path, typer.Option(help="Rows about others who must not be touched, in the same form.")]
+
+FAILED = 1
+"""Exit code of a check that did not pass."""
+WRONG = 2
+"""Exit code of wrong input."""
+
+
+@app.command()
+def fit(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="Where to write the eraser: a folder.")],
+    forget: Forget,
+    retain: Retain,
+    alpha: Annotated[float, typer.Option(help="Tolerated share of touched retained prompts.")] = 0.01,
+    decide: Annotated[
+        str, typer.Option(help="Blocks that decide, such as 20 or 26,27; chosen on rows set apart if empty.")
+    ] = "",
+    steer: Annotated[str, typer.Option(help="Blocks that are pushed, such as 0-13; the first half if empty.")] = "",
+    strength: Annotated[float, typer.Option(help="Of the push; 0 chooses the smallest that makes it refuse.")] = 0.0,
+    instruction: Annotated[str, typer.Option(help="What makes the model decline any question.")] = "Decline to answer.",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Fit an eraser on rows about the people to forget and about others.
+
+    Give the people to forget in many words and pictures: about forty rows each, and at least four. Give a few hundred
+    rows about others: half of them fit the gate, the rest choose and calibrate. It takes little more than a forward
+    pass for each row, and writes a folder of a few kilobytes to a few megabytes.
+    """
+    with explained():
+        from eraser_lib.cli import workshop
+
+        rows = read_rows(forget, "forget"), read_rows(retain, "retain")
+        blocks, pushed = parse_blocks(decide, "--decide"), parse_blocks(steer, "--steer")
+        loaded = load(model, device, dtype)
+        made = workshop.fit(
+            loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
+            instruction=instruction, say=lambda text: typer.echo(text, err=True),
+            metadata={"model_id": model, "forget": fingerprint(forget), "retain": fingerprint(retain)},
+        )  # fmt: skip
+        made.eraser.save_pretrained(out, model=loaded.model)
+        report = {"eraser": str(out), **made.report()}
+    if as_json:
+        show(report)
+        return
+    typer.echo(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
+    typer.echo(f"Check it on rows of your own: eraser verify {model} {out} --forget FILE --retain FILE")
+
+
+@app.command()
+def ask(
+    model: Model,
+    eraser: Saved,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    image: Annotated[Path | None, typer.Option(help="A picture to ask about.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question without and with the eraser, and see what the gate says."""
+    with explained():
+        from eraser_lib import Eraser
+        from eraser_lib.bench.records import Prompt
+        from eraser_lib.cli import workshop
+
+        prompt = Prompt(question, None if image is None else read_image(image))
+        loaded = load(model, device, dtype)
+        (found,) = workshop.ask(loaded, Eraser.from_pretrained(eraser, model=loaded.model), [prompt])
+    if as_json:
+        show(found)
+        return
+    typer.echo(f"before: {found['before']}\nafter:  {found['after']}")
+    if found["value"] is not None:
+        state = "open" if found["opened"] else "closed"
+        typer.echo(f"gate:   {state}, {found['value']:.3g} against {found['threshold']:.3g}")
+
+
+@app.command()
+def inspect(
+    eraser: Saved,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an eraser reads, what it adds, how large it is and where it comes from. Loads no model."""
+    with explained():
+        from eraser_lib import Eraser
+
+        found = Eraser.from_pretrained(eraser).inspect()
+    if as_json:
+        show(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}")
+
+
+@app.command()
+def verify(
+    model: Model,
+    eraser: Saved,
+    forget: Forget,
+    retain: Retain,
+    refused: Annotated[float, typer.Option(help="Share of forget rows that must be refused.")] = 0.9,
+    changed: Annotated[float, typer.Option(help="Share of retained rows that may change.")] = 0.05,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Check an eraser on rows that did not fit it. Ends with exit code 1 where it does not pass."""
+    with explained():
+        from eraser_lib import Eraser
+        from eraser_lib.cli import workshop
+
+        rows = read_rows(forget, "forget", role="test"), read_rows(retain, "retain", role="test")
+        loaded = load(model, device, dtype)
+        made = Eraser.from_pretrained(eraser, model=loaded.model)
+        report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed)
+    if as_json:
+        show(report)
+    else:
+        typer.echo(
+            f"forget: {report['forget_opened']:.1%} of {report['forget_rows']} rows opened, "
+            f"{report['forget_refused']:.1%} refused (wanted: {refused:.0%} or more), "
+            f"{report['forget_kept_answer']:.1%} of the opened still say the answer\n"
+            f"retain: {report['retain_opened']:.1%} of {report['retain_rows']} rows opened, "
+            f"{report['retain_changed']:.1%} changed (allowed: {changed:.0%})\n"
+            f"closed rows that changed: {report['closed_changed']} (must be 0)\n"
+            f"{'passed' if report['passed'] else 'NOT passed'}"
+        )
+    raise typer.Exit(0 if report["passed"] else FAILED)
+
+
+def load(model: str, device: str, dtype: str) -> Any:
+    """The model, with the type named in words. `ValueError` for a type that is none."""
+    import torch
+    from transformers.utils import logging
+
+    from eraser_lib.families import load_model
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"--dtype is {dtype!r}; it must be float32, bfloat16 or float16")
+    typer.echo(f"loading {model}", err=True)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    return load_model(model, dtype=getattr(torch, dtype), device=device)
+
+
+def parse_blocks(text: str, option: str) -> list[int] | None:
+    """`"0-2,5"` as `[0, 1, 2, 5]`; nothing for an empty text. `ValueError` that names the option otherwise."""
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise ValueError(f"{option} is {text!r}; it must name blocks from 0 on, such as 20 or 0-13 or 26,27")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found) or None
+
+
+def show(values: Any) -> None:
+    """JSON on standard output."""
+    typer.echo(json.dumps(values, indent=1))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Wrong input ends with its message and exit code 2, not with a traceback."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("eraser_lib"):
+            raise
+        typer.echo(f"eraser: {error.name} is not installed: pip install 'eraser-lib[study]'", err=True)
+        sys.exit(WRONG)
+    except (ValueError, OSError) as error:
+        typer.echo(f"eraser: {error}", err=True)
+        sys.exit(WRONG)

@@ -1,0 +1,82 @@
+"""Rows that a user writes: a JSON object per line with a question and, perhaps, a picture, a person and an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from eraser_lib.bench.records import Prompt, Question, Role, Subset
+
+KEYS = {"question": "what is asked", "image": "a picture, by its path from the file", "person": "who it is about",
+        "answer": "what the model says today"}  # fmt: skip
+"""Keys of a row; only `question` is needed."""
+
+
+class RowsError(ValueError):
+    """A file of rows that cannot be used; the message names the file, the line and what to do."""
+
+
+def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Question]:
+    """Read a file of rows, one JSON object per line; empty lines are skipped.
+
+    Raises:
+        RowsError: no such file, no row, a line that is no object, an unknown key, a value that is no text, no question,
+            or a picture that is missing or unreadable.
+    """
+    if not path.is_file():
+        raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
+    rows = [
+        _row(path, number, line, subset, role)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if line.strip()
+    ]
+    if not rows:
+        raise RowsError(f"{path} has no rows. Write a JSON object per line, such as {EXAMPLE}")
+    return rows
+
+
+EXAMPLE = '{"person": "anna", "image": "anna-1.png", "question": "What is the job of this person?"}'
+
+
+def _row(path: Path, number: int, line: str, subset: Subset, role: Role) -> Question:
+    where = f"{path}, line {number}"
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RowsError(f"{where}: not JSON ({error.msg} at character {error.pos + 1}). Expected {EXAMPLE}") from error
+    if not isinstance(row, dict):
+        raise RowsError(f"{where}: a {type(row).__name__}, not an object. Expected {EXAMPLE}")
+    for key, value in row.items():
+        if key not in KEYS:
+            known = "; ".join(f"{name}: {what}" for name, what in KEYS.items())
+            raise RowsError(f"{where}: unknown key {key!r}. Known are {known}.")
+        if not isinstance(value, str):
+            raise RowsError(f"{where}: {key} must be a text; it is {value!r}.")
+    if not row.get("question", "").strip():
+        raise RowsError(f"{where}: no question. Expected {EXAMPLE}")
+    picture = row.get("image")
+    image = None if picture is None else read_image(path.parent / picture, where)
+    return Question(
+        id=f"{path.stem}/{number}", subset=subset, role=role, modality="qa" if image is None else "vqa",
+        task="generation", prompt=Prompt(row["question"], image), answer=row.get("answer", ""),
+        person=row.get("person"),
+    )  # fmt: skip
+
+
+def read_image(path: Path, where: str = "the picture") -> Image.Image:
+    """A picture as RGB. `RowsError` that names `where` for one that is missing or unreadable."""
+    try:
+        return Image.open(path).convert("RGB")
+    except FileNotFoundError as error:
+        raise RowsError(f"{where}: the picture {path} does not exist.") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise RowsError(f"{where}: {path} is no picture that can be read ({error}).") from error
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, for the eraser's metadata."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

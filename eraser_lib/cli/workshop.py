@@ -1,0 +1,252 @@
+"""What the commands do: an eraser from rows, and the check of one. Every choice is made on rows that are not fitted.
+
+The way is that of the study: decide late by a calibrated gate with one request per person, steer early. Forget rows and
+retained people are set apart for choosing and for calibrating, so that the threshold keeps its promise.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.direction import Direction, contrast
+from eraser_lib.eraser import Eraser
+from eraser_lib.evaluate.refusal import RefusalDetector
+from eraser_lib.experiments.activations import Activations, join, of_questions
+from eraser_lib.experiments.gates import fit_joined, gate_values, readings
+from eraser_lib.experiments.methods import Decision, Push, constant, corrected
+from eraser_lib.families import Loaded
+from eraser_lib.sites import find_decoder
+from eraser_lib.threshold import Calibration, calibrate, smallest_alpha
+
+INSTRUCTION = "Decline to answer."
+STRENGTHS = (0.5, 1.0, 2.0, 4.0)
+ENOUGH = 0.9
+"""Share of refusals that is enough for a strength: a stronger push is not tried for its own sake."""
+CONTRAST, TRIED = 192, 32
+"""At most so many retained prompts for the direction, and forget prompts for the strength."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An eraser and how it was chosen."""
+
+    eraser: Eraser
+    calibration: Calibration
+    readings: list[dict[str, Any]]
+    """Blocks tried for the decision, best first: `layers, opened` (share of forget rows set apart), `margin`."""
+    strengths: list[dict[str, Any]]
+    """Strengths tried: `strength, refused`."""
+
+    def report(self) -> dict[str, Any]:
+        """Plain values."""
+        attainable = self.calibration.attainable_alpha
+        return {
+            "opened": self.readings[0]["opened"], "refused": next(
+                row["refused"] for row in self.strengths if row["strength"] == self.eraser.strength
+            ),
+            "calibration": {**asdict(self.calibration), "attainable_alpha": attainable},
+            "readings": self.readings, "strengths": self.strengths,
+        }  # fmt: skip
+
+
+def fit(
+    loaded: Loaded, forget: Sequence[Question], retain: Sequence[Question], *, alpha: float = 0.01,
+    decide: Sequence[int] | None = None, steer: Sequence[int] | None = None, strength: float | None = None,
+    instruction: str = INSTRUCTION, metadata: Mapping[str, Any] | None = None, say: Say = lambda _: None,
+) -> Fitted:  # fmt: skip
+    """Fit an eraser that makes the model refuse about the people of `forget` and leaves those of `retain` alone.
+
+    Args:
+        loaded: the model.
+        forget, retain: rows; those of one person are kept together. Half of the retained people fit the gate, a sixth
+            helps to choose, a third calibrates.
+        alpha: tolerated share of touched retained prompts.
+        decide: blocks whose joined outputs decide; by default what opens most forget rows that were set apart.
+        steer: blocks that are pushed; by default the first half of the decoder.
+        strength: of the push; by default the smallest that makes `ENOUGH` of those rows refused.
+        instruction: makes the model decline, appended to any question; it is the direction's one side.
+        metadata: kept with the eraser.
+        say: told what is going on.
+
+    Raises:
+        ValueError: too few rows for `alpha`, or a block that the model does not have.
+    """
+    blocks = len(find_decoder(loaded.model).layers)
+    _check_blocks(blocks, decide, steer)
+    kept = {name: [row for row in retain if _part(row) == name] for name in ("fit", "select", "calibrate")}
+    for name, rows in kept.items():
+        need = 1 if name == "fit" else round(1 / alpha) - 1
+        if name == "calibrate" and len(rows) < need:
+            raise ValueError(
+                f"alpha = {alpha:g} needs {need} retained rows to calibrate on; of the {len(retain)} rows {len(rows)} "
+                f"are set apart for that, about a third. Give more, or accept --alpha {smallest_alpha(len(rows)):.3g}"
+            )
+        if not rows:
+            raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")
+    fitted, tried = _set_apart(forget)
+    say(f"reading {len(forget)} forget and {len(retain)} retained prompts at {blocks} blocks")
+    read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept})
+    solver = "person:ridge_bias" if all(row.person for row in forget) else "ridge_bias"
+    # choosing has a calibration of its own, which may be small
+    loose = max(alpha, smallest_alpha(len(kept["select"])))
+    asked = {"forget": fitted, "retain": kept["fit"]}
+    about = {"forget": read["forget"], "retain": read["fit"]}
+    table: list[dict[str, Any]] = []
+    for layers in [tuple(decide)] if decide else [found for found in readings(blocks) if found[-1] >= blocks // 3]:
+        gate = fit_joined(solver, about, asked, layers)
+        bound = calibrate({"select": gate_values(gate, join(read["select"], layers))}, loose).value
+        up = gate_values(gate, join(read["tried"], layers))
+        opened = float((up > bound).double().mean())
+        table.append({"layers": list(layers), "opened": opened, "margin": float(up.quantile(0.1)) / bound})
+    table.sort(key=lambda row: (row["opened"], row["margin"]), reverse=True)
+    layers = tuple(table[0]["layers"])
+    say(f"decides at blocks {', '.join(map(str, layers))}: opens {table[0]['opened']:.0%} of forget rows set apart")
+    asked["forget"], about["forget"] = [*fitted, *tried], _both(read["forget"], read["tried"])
+    gate = fit_joined(solver, about, asked, layers)
+    directions = {"instruction": decline_direction(loaded, [row.prompt for row in kept["fit"]], instruction)}
+    pushed = tuple(steer) if steer else tuple(range(max(1, blocks // 2)))
+    strengths = try_strengths(
+        loaded, [row.prompt for row in tried[:: max(1, len(tried) // TRIED)]], directions, pushed,
+        STRENGTHS if strength is None else (strength,),
+    )  # fmt: skip
+    enough = [row for row in strengths if row["refused"] >= ENOUGH]
+    chosen = enough[0] if enough else max(strengths, key=lambda row: row["refused"])
+    say(f"pushes blocks {pushed[0]} to {pushed[-1]} by {chosen['strength']:g}: {chosen['refused']:.0%} refused")
+    eraser, calibration = corrected(
+        Push("instruction", pushed, chosen["strength"]), Decision(layers, solver, alpha), gate,
+        {"retain": read["calibrate"]}, directions, instruction=instruction, **(metadata or {}),
+    )  # fmt: skip
+    say(str(calibration))
+    return Fitted(eraser, calibration, table, strengths)
+
+
+def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str) -> Direction:
+    """The same prompts with and without an instruction to decline, at the output of every block."""
+    few = prompts[:: max(1, len(prompts) // CONTRAST)][:CONTRAST]
+    sides = {
+        "declined": [Prompt(f"{p.text} {instruction}", p.image, p.system) for p in few],
+        "answered": list(few),
+    }
+    rows = {
+        name: [Question(f"{name}/{n}", "retain", "fit", "qa", "generation", p, "") for n, p in enumerate(side)]
+        for name, side in sides.items()
+    }
+    read = of_questions(loaded, rows)
+    return contrast(read["declined"], read["answered"])
+
+
+def try_strengths(
+    loaded: Loaded, prompts: Sequence[Prompt], directions: Mapping[str, Direction], layers: tuple[int, ...],
+    strengths: Sequence[float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Share of prompts refused at each strength, all of them pushed: what an opened prompt answers needs no gate.
+
+    It ends at the first strength that is enough.
+    """
+    refuses, rows = RefusalDetector(), []
+    for strength in strengths:
+        with constant(Push("instruction", layers, strength), dict(directions)).attach(loaded.model):
+            said = loaded.generate(prompts)
+        rows.append({"strength": strength, "refused": sum(map(refuses, said)) / len(said)})
+        if rows[-1]["refused"] >= ENOUGH:
+            break
+    return rows
+
+
+def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int = 16) -> list[dict[str, Any]]:
+    """Every prompt without and with the eraser: `before, after, opened, value, threshold` (of the deciding gate)."""
+    site = eraser.decision_site
+    bound = eraser.gates[site].threshold if site is not None else None
+    rows = []
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        before = loaded.generate(part)
+        with eraser.attach(loaded.model) as handle:
+            after = loaded.generate(part)
+        values: list[float | None] = [None] * len(part)
+        if site is not None:
+            values = handle.gate_values[site].amax(dim=-1).tolist()
+        opened = [True] * len(part) if handle.opened is None else handle.opened.tolist()
+        threshold = None if bound is None else float(bound.max())
+        rows += [
+            {"before": b, "after": a, "opened": o, "value": v, "threshold": threshold}
+            for b, a, o, v in zip(before, after, opened, values, strict=True)
+        ]
+    return rows
+
+
+def verify(
+    loaded: Loaded, eraser: Eraser, forget: Sequence[Question], retain: Sequence[Question], *, opened: float = ENOUGH,
+    touched: float = 0.05,
+) -> dict[str, Any]:  # fmt: skip
+    """Does an eraser do what it should on these rows? They should be rows that did not fit it.
+
+    Returns shares: `forget_opened`, `forget_refused` (of all forget rows), `forget_kept_answer` (opened rows that still
+    say the `answer` of the row, where rows have one), `retain_opened`, `retain_changed` (rows with another answer than
+    before); `closed_changed`: rows that stayed closed and changed nevertheless, which must be none; and `passed`: at
+    least `opened` of the forget rows refused, at most `touched` of the retained ones changed, no closed row changed.
+    """
+    refuses = RefusalDetector()
+    gone, kept = (ask(loaded, eraser, [row.prompt for row in rows]) for rows in (forget, retain))
+
+    def share(flags: Sequence[bool]) -> float:
+        return sum(flags) / len(flags) if flags else 0.0
+
+    told = [
+        row.answer.lower() in found["after"].lower()
+        for row, found in zip(forget, gone, strict=True)
+        if row.answer and found["opened"]
+    ]
+    closed = [row["before"] != row["after"] for row in (*gone, *kept) if not row["opened"]]
+    report: dict[str, Any] = {
+        "forget_rows": len(gone), "retain_rows": len(kept),
+        "forget_opened": share([row["opened"] for row in gone]),
+        "forget_refused": share([refuses(row["after"]) for row in gone]),
+        "forget_kept_answer": share(told),
+        "retain_opened": share([row["opened"] for row in kept]),
+        "retain_changed": share([row["before"] != row["after"] for row in kept]),
+        "closed_changed": sum(closed),
+    }  # fmt: skip
+    passed = report["forget_refused"] >= opened and report["retain_changed"] <= touched and not any(closed)
+    return {**report, "wanted": {"forget_refused": opened, "retain_changed": touched}, "passed": passed}
+
+
+def _part(row: Question) -> str:
+    """`fit`, `select` or `calibrate`, by person, or by row where it is about nobody."""
+    place = zlib.crc32((row.person or row.id).encode()) % 6
+    return "fit" if place < 3 else "select" if place == 3 else "calibrate"
+
+
+def _set_apart(forget: Sequence[Question]) -> tuple[list[Question], list[Question]]:
+    """Forget rows to fit and, of everybody who has four or more, every fourth one to try."""
+    fitted: list[Question] = []
+    tried: list[Question] = []
+    ordered = sorted(forget, key=lambda row: row.person or "")
+    for _, group in groupby(ordered, key=lambda row: row.person or ""):
+        for number, row in enumerate(group):
+            (tried if number % 4 == 3 else fitted).append(row)
+    if not tried:
+        raise ValueError(
+            f"{len(forget)} forget rows are too few to set some apart; give four or more of each person, in words and "
+            "pictures as different as those in which they will be asked about"
+        )
+    return fitted, tried
+
+
+def _both(one: Activations, other: Activations) -> Activations:
+    return {site: torch.cat([one[site], other[site]]) for site in one}
+
+
+def _check_blocks(blocks: int, *chosen: Sequence[int] | None) -> None:
+    for layers in chosen:
+        if layers and not all(0 <= layer < blocks for layer in layers):
+            raise ValueError(f"blocks {', '.join(map(str, layers))}: this model has blocks 0 to {blocks - 1}")

@@ -1,0 +1,150 @@
+"""The command `eraser` on a model that was never trained: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from eraser_lib import Eraser, HookSite
+from eraser_lib.bench.portraits import render, training_view
+from eraser_lib.cli import main, workshop
+from eraser_lib.cli.main import app, parse_blocks
+from eraser_lib.families import Loaded
+from eraser_lib.gate import Gate
+from eraser_lib.train.models import new_model, population
+from eraser_lib.train.recipe import MICRO
+
+
+@pytest.fixture(scope="module", params=["llava", "qwen"])
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    return new_model(request.param, MICRO)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> dict[str, Path]:
+    """Two people to forget with eight rows each, and others with six."""
+    people = population(MICRO).of_kind("fictitious")
+    files = {}
+    for name, some, each in (("forget", people[:2], 8), ("retain", people[2:], 6)):
+        lines = []
+        for person in some:
+            render(person.genotype, training_view(person.id, 0)).save(tmp_path / f"{person.id}.png")
+            for number in range(each):
+                seen = number % 2 == 0
+                who = "this person" if seen else person.name
+                row = {"person": person.id, "question": f"Where does {who} live? {number}", "answer": "nowhere at all"}
+                lines.append(json.dumps({**row, "image": f"{person.id}.png"} if seen else row))
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(lines))
+    return files
+
+
+def eraser(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def fitted(rows: dict[str, Path], out: Path, *words: object) -> Result:
+    return eraser("fit", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"], *words)
+
+
+def test_fit_ask_inspect_verify(
+    loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    out = tmp_path / "eraser"
+    done = fitted(rows, out, "--alpha", 0.05, "--steer", "0-1", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    others = len(rows["retain"].read_text().splitlines())
+    assert f"reading 16 forget and {others} retained prompts" in done.stderr
+    assert report["calibration"]["alpha"] == 0.05 and 0 <= report["opened"] <= 1
+    assert [row["strength"] for row in report["strengths"]] == list(workshop.STRENGTHS), (
+        "nothing refuses: all are tried"
+    )
+    saved = Eraser.from_pretrained(out, model=loaded.model)
+    assert saved.rank == 2 and saved.mode == "two_pass", "one request per person"
+    assert [site.layer for site in saved.sites] == [0, 1]
+    assert saved.metadata["model_id"] == "a-model" and len(saved.metadata["forget"]) == 64
+
+    asked = eraser("ask", "a-model", out, "Where does Anna live?", "--json")
+    answer = json.loads(asked.stdout)
+    assert answer["opened"] == (answer["value"] > answer["threshold"])
+    assert answer["opened"] or answer["before"] == answer["after"]
+    picture = next(tmp_path.glob("*.png"))
+    assert "gate:   " in eraser("ask", "a-model", out, "Where?", "--image", picture).output
+
+    seen = json.loads(eraser("inspect", out, "--json").stdout)
+    assert seen["rank"] == 2 and seen["metadata"]["decision"]["alpha"] == 0.05
+    assert "steered_sites: [" in eraser("inspect", out).output
+
+    checked = eraser("verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"])
+    assert checked.exit_code == 1 and "NOT passed" in checked.output, "an untrained model refuses nothing"
+    lax = eraser(
+        "verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"], "--refused", 0, "--changed", 1
+    )
+    assert lax.exit_code == 0 and "closed rows that changed: 0" in lax.output
+
+
+def test_what_verify_counts(loaded: Loaded, rows: dict[str, Path]) -> None:
+    """A gate that opens for everything and a push that breaks everything, against one that never opens."""
+    width = loaded.model.config.get_text_config().hidden_size
+    site, gate = HookSite(0), Gate(torch.zeros(1, width), torch.ones(1))
+    g = torch.Generator().manual_seed(0)
+    push = {site: 100 * torch.randn(1, width, generator=g)}
+    sides = [main.read_rows(rows[name], name) for name in ("forget", "retain")]  # type: ignore[arg-type]
+    wide = workshop.verify(loaded, Eraser(push, {HookSite(1): gate.with_threshold(0.0)}), sides[0], sides[1][:10])
+    assert (wide["forget_opened"], wide["retain_opened"], wide["closed_changed"]) == (1, 1, 0)
+    assert wide["retain_changed"] > 0.5 and not wide["passed"]
+    shut = workshop.verify(loaded, Eraser(push, {HookSite(1): gate.with_threshold(2.0)}), sides[0], sides[1][:10])
+    assert (shut["forget_opened"], shut["retain_changed"], shut["closed_changed"]) == (0, 0, 0)
+    assert not shut["passed"], "nothing is refused"
+
+
+def test_too_few_rows_say_what_is_attainable(
+    loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.001)
+    assert done.exit_code == 2 and "needs 999 retained rows to calibrate on" in done.stderr
+    assert "or accept --alpha 0.0" in done.stderr
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--decide", "40")
+    assert done.exit_code == 2 and "this model has blocks 0 to" in done.stderr
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(rows["forget"].read_text().splitlines()[:3]))
+    done = fitted({**rows, "forget": few}, tmp_path / "out", "--alpha", 0.05)
+    assert done.exit_code == 2 and "3 forget rows are too few to set some apart" in done.stderr
+    assert not (tmp_path / "out").exists(), "nothing half made is left"
+
+
+def test_wrong_input_is_explained_and_nothing_is_loaded(rows: dict[str, Path], tmp_path: Path) -> None:
+    done = fitted({**rows, "retain": tmp_path / "no"}, tmp_path / "out")
+    assert done.exit_code == 2 and "no does not exist" in done.stderr and "Traceback" not in done.stderr
+    done = fitted(rows, tmp_path / "out", "--steer", "3-1")
+    assert done.exit_code == 2 and "--steer is '3-1'; it must name blocks" in done.stderr
+    done = fitted(rows, tmp_path / "out", "--dtype", "int8")
+    assert done.exit_code == 2 and "--dtype is 'int8'; it must be float32" in done.stderr
+    done = fitted(rows, tmp_path / "out")
+    assert done.exit_code == 2 and "no checkpoint at a-model" in done.stderr
+    assert eraser("inspect", tmp_path / "nothing").exit_code == 2
+    assert eraser("ask", "a-model").exit_code == 2
+
+
+def test_blocks() -> None:
+    assert parse_blocks("", "--decide") is None
+    assert parse_blocks("0-2, 5,1", "--decide") == [0, 1, 2, 5]
+    for text in ("x", "1-", "-1", "2-1"):
+        with pytest.raises(ValueError, match="--decide is"):
+            parse_blocks(text, "--decide")
+
+
+def test_help_is_for_newcomers() -> None:
+    done = eraser("--help")
+    assert done.exit_code == 0
+    for command in ("fit", "ask", "inspect", "verify"):
+        assert command in done.output
+        assert eraser(command, "--help").exit_code == 0

@@ -1,0 +1,63 @@
+"""Rows that a user writes: what is read, and what is said where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from eraser_lib.cli.rows import RowsError, fingerprint, read_rows
+
+
+def written(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def test_rows_with_and_without_pictures(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 255)).save(tmp_path / "a.png")
+    path = written(
+        tmp_path,
+        {"question": "Who?", "person": "anna", "image": "a.png", "answer": "a baker"},
+        "",
+        {"question": "What?"},
+    )
+    first, second = read_rows(path, "forget")
+    assert (first.person, first.answer, first.modality, first.subset) == ("anna", "a baker", "vqa", "forget")
+    assert first.prompt.image is not None and first.prompt.image.mode == "RGB"
+    assert (second.id, second.person, second.modality, second.prompt.image) == ("rows/3", None, "qa", None)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", r"line 2: not JSON \(.* at character 2\)"),
+        ("[1]", "line 2: a list, not an object"),
+        (
+            {"question": "Who?", "picture": "a.png"},
+            "line 2: unknown key 'picture'. Known are question: what is",
+        ),
+        ({"question": 3}, "line 2: question must be a text; it is 3"),
+        ({"question": " "}, "line 2: no question"),
+        ({"image": "a.png"}, "line 2: no question"),
+        ({"question": "Who?", "image": "no.png"}, "line 2: the picture .*no.png does not exist"),
+        ({"question": "Who?", "image": "rows.jsonl"}, "line 2: .*rows.jsonl is no picture that can be read"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(RowsError, match=message):
+        read_rows(written(tmp_path, {"question": "Who?"}, row), "forget")
+
+
+def test_no_file_and_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(RowsError, match=r"no.jsonl does not exist. It should hold a JSON object per line"):
+        read_rows(tmp_path / "no.jsonl", "forget")
+    with pytest.raises(RowsError, match="has no rows"):
+        read_rows(written(tmp_path, " "), "forget")
+    one, other = written(tmp_path, {"question": "a"}), tmp_path / "other"
+    other.write_text("b")
+    assert fingerprint(one) != fingerprint(other)
