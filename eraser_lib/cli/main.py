@@ -24,6 +24,7 @@ Saved = Annotated[Path, typer.Argument(help="Folder of the eraser, as `eraser fi
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; what the model is loaded in.")]
+Batch = Annotated[int, typer.Option(help="Prompts at a time; fewer need less memory.", min=1)]
 Forget = Annotated[Path, typer.Option(help=f"Rows about the people to forget, a JSON object per line: {EXAMPLE}")]
 Retain = Annotated[Path, typer.Option(help="Rows about others who must not be touched, in the same form.")]
 
@@ -46,6 +47,7 @@ def fit(
     steer: Annotated[str, typer.Option(help="Blocks that are pushed, such as 0-13; the first half if empty.")] = "",
     strength: Annotated[float, typer.Option(help="Of the push; 0 chooses the smallest that makes it refuse.")] = 0.0,
     instruction: Annotated[str, typer.Option(help="What makes the model decline any question.")] = "Decline to answer.",
+    batch: Batch = 16,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -64,7 +66,7 @@ def fit(
         loaded = load(model, device, dtype)
         made = workshop.fit(
             loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
-            instruction=instruction, say=lambda text: typer.echo(text, err=True),
+            instruction=instruction, batch=batch, say=lambda text: typer.echo(text, err=True),
             metadata={"model_id": model, "forget": fingerprint(forget), "retain": fingerprint(retain)},
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
@@ -129,6 +131,7 @@ def verify(
     retain: Retain,
     refused: Annotated[float, typer.Option(help="Share of forget rows that must be refused.")] = 0.9,
     changed: Annotated[float, typer.Option(help="Share of retained rows that may change.")] = 0.05,
+    batch: Batch = 16,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -141,7 +144,7 @@ def verify(
         rows = read_rows(forget, "forget", role="test"), read_rows(retain, "retain", role="test")
         loaded = load(model, device, dtype)
         made = Eraser.from_pretrained(eraser, model=loaded.model)
-        report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed)
+        report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed, batch=batch)
     if as_json:
         show(report)
     else:

@@ -6,6 +6,7 @@ retained people are set apart for choosing and for calibrating, so that the thre
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,12 +24,13 @@ from eraser_lib.experiments.gates import fit_joined, gate_values, readings
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
-from eraser_lib.threshold import Calibration, calibrate, smallest_alpha
+from eraser_lib.threshold import Calibration, calibrate, conformal_rank, smallest_alpha
 
 INSTRUCTION = "Decline to answer."
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 ENOUGH = 0.9
 """Share of refusals that is enough for a strength: a stronger push is not tried for its own sake."""
+BATCH = 16
 CONTRAST, TRIED = 192, 32
 """At most so many retained prompts for the direction, and forget prompts for the strength."""
 
@@ -61,7 +63,8 @@ class Fitted:
 def fit(
     loaded: Loaded, forget: Sequence[Question], retain: Sequence[Question], *, alpha: float = 0.01,
     decide: Sequence[int] | None = None, steer: Sequence[int] | None = None, strength: float | None = None,
-    instruction: str = INSTRUCTION, metadata: Mapping[str, Any] | None = None, say: Say = lambda _: None,
+    instruction: str = INSTRUCTION, batch: int = BATCH, metadata: Mapping[str, Any] | None = None,
+    say: Say = lambda _: None,
 ) -> Fitted:  # fmt: skip
     """Fit an eraser that makes the model refuse about the people of `forget` and leaves those of `retain` alone.
 
@@ -74,6 +77,7 @@ def fit(
         steer: blocks that are pushed; by default the first half of the decoder.
         strength: of the push; by default the smallest that makes `ENOUGH` of those rows refused.
         instruction: makes the model decline, appended to any question; it is the direction's one side.
+        batch: prompts read at a time.
         metadata: kept with the eraser.
         say: told what is going on.
 
@@ -84,17 +88,17 @@ def fit(
     _check_blocks(blocks, decide, steer)
     kept = {name: [row for row in retain if _part(row) == name] for name in ("fit", "select", "calibrate")}
     for name, rows in kept.items():
-        need = 1 if name == "fit" else round(1 / alpha) - 1
-        if name == "calibrate" and len(rows) < need:
+        if name == "calibrate" and conformal_rank(len(rows), alpha) > len(rows):
             raise ValueError(
-                f"alpha = {alpha:g} needs {need} retained rows to calibrate on; of the {len(retain)} rows {len(rows)} "
-                f"are set apart for that, about a third. Give more, or accept --alpha {smallest_alpha(len(rows)):.3g}"
+                f"alpha = {alpha:g} needs {math.ceil(1 / alpha) - 1} retained rows to calibrate on; of the "
+                f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more, or accept "
+                f"--alpha {smallest_alpha(len(rows)):.3g}"
             )
         if not rows:
             raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")
     fitted, tried = _set_apart(forget)
     say(f"reading {len(forget)} forget and {len(retain)} retained prompts at {blocks} blocks")
-    read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept})
+    read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept}, batch_size=batch)
     solver = "person:ridge_bias" if all(row.person for row in forget) else "ridge_bias"
     # choosing has a calibration of its own, which may be small
     loose = max(alpha, smallest_alpha(len(kept["select"])))
@@ -112,11 +116,11 @@ def fit(
     say(f"decides at blocks {', '.join(map(str, layers))}: opens {table[0]['opened']:.0%} of forget rows set apart")
     asked["forget"], about["forget"] = [*fitted, *tried], _both(read["forget"], read["tried"])
     gate = fit_joined(solver, about, asked, layers)
-    directions = {"instruction": decline_direction(loaded, [row.prompt for row in kept["fit"]], instruction)}
+    directions = {"instruction": decline_direction(loaded, [row.prompt for row in kept["fit"]], instruction, batch)}
     pushed = tuple(steer) if steer else tuple(range(max(1, blocks // 2)))
     strengths = try_strengths(
         loaded, [row.prompt for row in tried[:: max(1, len(tried) // TRIED)]], directions, pushed,
-        STRENGTHS if strength is None else (strength,),
+        STRENGTHS if strength is None else (strength,), batch,
     )  # fmt: skip
     enough = [row for row in strengths if row["refused"] >= ENOUGH]
     chosen = enough[0] if enough else max(strengths, key=lambda row: row["refused"])
@@ -129,7 +133,7 @@ def fit(
     return Fitted(eraser, calibration, table, strengths)
 
 
-def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str) -> Direction:
+def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
     """The same prompts with and without an instruction to decline, at the output of every block."""
     few = prompts[:: max(1, len(prompts) // CONTRAST)][:CONTRAST]
     sides = {
@@ -140,13 +144,13 @@ def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: st
         name: [Question(f"{name}/{n}", "retain", "fit", "qa", "generation", p, "") for n, p in enumerate(side)]
         for name, side in sides.items()
     }
-    read = of_questions(loaded, rows)
+    read = of_questions(loaded, rows, batch_size=batch)
     return contrast(read["declined"], read["answered"])
 
 
 def try_strengths(
     loaded: Loaded, prompts: Sequence[Prompt], directions: Mapping[str, Direction], layers: tuple[int, ...],
-    strengths: Sequence[float],
+    strengths: Sequence[float], batch: int = BATCH,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Share of prompts refused at each strength, all of them pushed: what an opened prompt answers needs no gate.
 
@@ -155,14 +159,15 @@ def try_strengths(
     refuses, rows = RefusalDetector(), []
     for strength in strengths:
         with constant(Push("instruction", layers, strength), dict(directions)).attach(loaded.model):
-            said = loaded.generate(prompts)
+            parts = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
+            said = [text for part in parts for text in loaded.generate(part)]
         rows.append({"strength": strength, "refused": sum(map(refuses, said)) / len(said)})
         if rows[-1]["refused"] >= ENOUGH:
             break
     return rows
 
 
-def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int = 16) -> list[dict[str, Any]]:
+def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int = BATCH) -> list[dict[str, Any]]:
     """Every prompt without and with the eraser: `before, after, opened, value, threshold` (of the deciding gate)."""
     site = eraser.decision_site
     bound = eraser.gates[site].threshold if site is not None else None
@@ -186,7 +191,7 @@ def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int
 
 def verify(
     loaded: Loaded, eraser: Eraser, forget: Sequence[Question], retain: Sequence[Question], *, opened: float = ENOUGH,
-    touched: float = 0.05,
+    touched: float = 0.05, batch: int = BATCH,
 ) -> dict[str, Any]:  # fmt: skip
     """Does an eraser do what it should on these rows? They should be rows that did not fit it.
 
@@ -196,7 +201,7 @@ def verify(
     least `opened` of the forget rows refused, at most `touched` of the retained ones changed, no closed row changed.
     """
     refuses = RefusalDetector()
-    gone, kept = (ask(loaded, eraser, [row.prompt for row in rows]) for rows in (forget, retain))
+    gone, kept = (ask(loaded, eraser, [row.prompt for row in rows], batch=batch) for rows in (forget, retain))
 
     def share(flags: Sequence[bool]) -> float:
         return sum(flags) / len(flags) if flags else 0.0

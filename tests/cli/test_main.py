@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from eraser_lib import Eraser, HookSite
+from eraser_lib import Eraser, HookSite, families
 from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.cli import main, workshop
 from eraser_lib.cli.main import app, parse_blocks
@@ -88,6 +89,17 @@ def test_fit_ask_inspect_verify(
         "verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"], "--refused", 0, "--changed", 1
     )
     assert lax.exit_code == 0 and "closed rows that changed: 0" in lax.output
+
+
+def test_the_lines_of_the_cookbook_run(
+    loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "book" / "cookbook.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(families, "load_model", lambda _: loaded)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, "cookbook.md", "exec"), {"MODEL": "a-model"})
+    assert Eraser.from_pretrained(tmp_path / "my-eraser", model=loaded.model).rank == 2
 
 
 def test_what_verify_counts(loaded: Loaded, rows: dict[str, Path]) -> None:
