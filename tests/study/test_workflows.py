@@ -1,0 +1,54 @@
+"""The workflows of continuous integration: they call what exists here, and a failed book is never deployed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parents[2]
+FILES = sorted((HERE / ".github" / "workflows").glob("*.yml"))
+
+
+def jobs(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text())["jobs"]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (HERE / "Makefile").read_text(), re.MULTILINE))
+    for name, job in jobs(path).items():
+        assert job["runs-on"] == "ubuntu-latest", name
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]), "only actions of the platform itself"
+                continue
+            for line in step["run"].splitlines():
+                program, *words = line.split()
+                if program == "make":
+                    assert words[0] in targets
+                else:
+                    assert os.access(HERE / program, os.X_OK), f"{program} is no program of this repository"
+
+
+def test_nothing_is_deployed_that_did_not_build() -> None:
+    book = jobs(HERE / ".github" / "workflows" / "book.yml")
+    assert book["deploy"]["needs"] == "build" and "if" not in book["deploy"]
+    steps = book["build"]["steps"]
+    assert not any(step.get("continue-on-error") or "if" in step for step in steps)
+    built, uploaded = (
+        next(number for number, step in enumerate(steps) if text in str(step.get("run", step.get("uses"))))
+        for text in ("make book", "upload-pages-artifact")
+    )
+    assert built < uploaded and steps[uploaded]["with"]["path"] == "_build/html"
+
+
+def test_permissions_are_the_least() -> None:
+    for path in FILES:
+        assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
