@@ -44,7 +44,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 STUDY = $(PY) -m eraser_lib.study
 
-.PHONY: help setup study book report test test-fast lint models check promote prose clean
+.PHONY: help setup plan study book report test test-fast lint models check promote prose clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ $(STAMP):
 
 $(BOOK_STAMP):
 	$(call install,.venv-book,requirements-book.txt,)
+
+plan: $(INSTALLED)  ## say which jobs `make study` would run and how long they take; runs nothing
+	@$(STUDY) study --preset $(PRESET) --cores $(CORES) --dry-run
 
 study: $(INSTALLED)  ## rerun the whole study, render its book, compare with the reference; resumes after a stop
 	@$(STUDY) study --preset $(PRESET) --cores $(CORES)

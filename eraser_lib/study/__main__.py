@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
     study = add("study", "run every job of the matrix that is not complete, then the summary")
     study.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at a time (default: all cores)")
+    study.add_argument("--dry-run", action="store_true", help="say what would run and how long it takes; run nothing")
     run = add("run", "run one job of the matrix (the Snakefile calls this)")
     run.add_argument("--job", required=True, help="such as llava-5-03_direction")
     add("list", "list the jobs, what they need and what they are expected to take")
@@ -59,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(preset: Preset, options: argparse.Namespace) -> int:
-    engine.study(preset, cores=max(1, options.cores))
+    cores = max(1, options.cores)
+    if options.dry_run:
+        print("\n".join(engine.plan(preset, cores=cores)))
+    else:
+        engine.study(preset, cores=cores)
     return 0
 
 

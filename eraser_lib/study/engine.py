@@ -66,6 +66,19 @@ def study(preset: Preset, *, cores: int) -> None:
         )
 
 
+def plan(preset: Preset, *, cores: int) -> list[str]:
+    """What `study` would run, one line per job with its expected time, and how long all of it takes. Runs nothing."""
+    matrix, folder = jobs(preset), preset.run
+    expected = expected_seconds(matrix, preset.reference)
+    complete = runner.complete(matrix, folder, inputs=lambda job: manifest.inputs(job, preset))
+    again = [name for name in matrix if name not in complete]
+    left = in_words(Estimate(matrix, expected, cores).left(dict.fromkeys(complete, 0.0), {}))
+    work = in_words(sum(expected[name] for name in again))
+    return [f"{name:32} about {in_words(expected[name])}" for name in again] + [
+        f"{len(again)} of {len(matrix)} jobs to run: about {left}, {cores} at a time ({work} of work)."
+    ]
+
+
 def _explain(failed: list[str], missing: list[str], console: Path, code: int) -> str:
     waiting = [name for name in missing if name not in failed]
     parts = [f"{len(missing)} jobs are not complete."]

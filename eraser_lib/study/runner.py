@@ -8,7 +8,7 @@ import site
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,17 +130,25 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
         write_json(folder.progress(job.name), {**state, "state": "done", "seconds": seconds})
 
 
-def complete(matrix: Mapping[str, Job], folder: RunFolder) -> list[str]:
-    """Jobs that need no run: made from the inputs last written, and not older than the jobs that they need."""
+def complete(
+    matrix: Mapping[str, Job], folder: RunFolder, *, inputs: Callable[[Job], Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Jobs that need no run: made from the inputs last written, and not older than the jobs that they need.
+
+    `inputs`: other inputs to compare with than those last written.
+    """
     found: list[str] = []
     for name, job in matrix.items():
-        path, now = folder.manifest(name), folder.inputs(name)
-        if not path.is_file() or not now.is_file() or not folder.notebook(name).is_file():
+        path = folder.manifest(name)
+        if not path.is_file() or not folder.notebook(name).is_file():
+            continue
+        if inputs is None and not folder.inputs(name).is_file():
             continue
         older = any(
             need not in found or folder.manifest(need).stat().st_mtime > path.stat().st_mtime for need in job.needs
         )
-        if not older and not manifest.stale_reasons(read_json(path), read_json(now)):
+        now = read_json(folder.inputs(name)) if inputs is None else inputs(job)
+        if not older and not manifest.stale_reasons(read_json(path), now):
             found.append(name)
     return found
 

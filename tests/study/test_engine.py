@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eraser_lib.study import engine, runner
+from eraser_lib.study import engine, preset, runner
 from eraser_lib.study.paths import StudyError, write_json
 from tests.study.toys import PRESET, notebook
 
@@ -80,9 +80,16 @@ def test_a_finished_run_repeats_nothing_and_an_edit_reruns_what_depends_on_it(
     output, _ = start().communicate(timeout=120)
     assert "3 jobs, 3 complete" in output
     assert {path: path.stat().st_mtime for path in times} == times
+    found = preset.load("toy")
+    assert engine.plan(found, cores=2) == ["0 of 3 jobs to run: about 0 s, 2 at a time (0 s of work)."]
 
     path = clone / "notebooks" / "02_models.ipynb"
     path.write_text(path.read_text().replace("seed + 1", "seed + 2"))
+    before = sorted(path.stat().st_mtime for path in (clone / "runs").rglob("*"))
+    *lines, total = engine.plan(found, cores=2)
+    assert [line.split()[0] for line in lines] == ["llava-all-02_models", "qwen-all-02_models"]
+    assert total == "2 of 3 jobs to run: about 60 s, 2 at a time (2 min of work)."
+    assert sorted(path.stat().st_mtime for path in (clone / "runs").rglob("*")) == before, "nothing is written"
     output, _ = start().communicate(timeout=120)
     assert "3 jobs, 1 complete" in output
     assert "all-all-01_world: started" not in output
