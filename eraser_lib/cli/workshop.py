@@ -31,6 +31,9 @@ STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 ENOUGH = 0.9
 """Share of refusals that is enough for a strength: a stronger push is not tried for its own sake."""
 BATCH = 16
+NEAR = 0.05
+"""Readings that open this much less than the best count as good: of these the one with most blocks is taken, because
+rows that are set apart share words and pictures with those that are fitted, and single blocks lean on just that."""
 CONTRAST, TRIED = 192, 32
 """At most so many retained prompts for the direction, and forget prompts for the strength."""
 
@@ -44,7 +47,7 @@ class Fitted:
     eraser: Eraser
     calibration: Calibration
     readings: list[dict[str, Any]]
-    """Blocks tried for the decision, best first: `layers, opened` (share of forget rows set apart), `margin`."""
+    """Blocks tried, those taken first: `layers, opened` (share of forget rows set apart), `margin`."""
     strengths: list[dict[str, Any]]
     """Strengths tried: `strength, refused`."""
 
@@ -111,7 +114,8 @@ def fit(
         up = gate_values(gate, join(read["tried"], layers))
         opened = float((up > bound).double().mean())
         table.append({"layers": list(layers), "opened": opened, "margin": float(up.quantile(0.1)) / bound})
-    table.sort(key=lambda row: (row["opened"], row["margin"]), reverse=True)
+    near = max(row["opened"] for row in table) - NEAR
+    table.sort(key=lambda row: (row["opened"] >= near, len(row["layers"]), row["opened"], row["margin"]), reverse=True)
     layers = tuple(table[0]["layers"])
     say(f"decides at blocks {', '.join(map(str, layers))}: opens {table[0]['opened']:.0%} of forget rows set apart")
     asked["forget"], about["forget"] = [*fitted, *tried], _both(read["forget"], read["tried"])
@@ -232,13 +236,20 @@ def _part(row: Question) -> str:
 
 
 def _set_apart(forget: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """Forget rows to fit and, of everybody who has four or more, every fourth one to try."""
+    """Forget rows to fit and, of everybody, every fourth question to try: no question of a person is on both sides.
+
+    Where everybody is asked one thing in several pictures, every fourth row.
+    """
     fitted: list[Question] = []
     tried: list[Question] = []
     ordered = sorted(forget, key=lambda row: row.person or "")
     for _, group in groupby(ordered, key=lambda row: row.person or ""):
-        for number, row in enumerate(group):
-            (tried if number % 4 == 3 else fitted).append(row)
+        rows = list(group)
+        texts = list(dict.fromkeys(row.prompt.text for row in rows))
+        place = {text: number for number, text in enumerate(texts)}
+        for number, row in enumerate(rows):
+            at = place[row.prompt.text] if len(texts) > 3 else number
+            (tried if at % 4 == 3 else fitted).append(row)
     if not tried:
         raise ValueError(
             f"{len(forget)} forget rows are too few to set some apart; give four or more of each person, in words and "

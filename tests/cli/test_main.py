@@ -146,6 +146,15 @@ def test_wrong_input_is_explained_and_nothing_is_loaded(rows: dict[str, Path], t
     assert eraser("ask", "a-model").exit_code == 2
 
 
+def test_no_question_is_fitted_and_tried(rows: dict[str, Path]) -> None:
+    forget = main.read_rows(rows["forget"], "forget")
+    fitted, tried = workshop._set_apart([*forget, *forget])
+    assert len(fitted) + len(tried) == 2 * len(forget) and len(tried) == len(forget) // 2
+    sides = [{(row.person, row.prompt.text) for row in side} for side in (fitted, tried)]
+    assert not sides[0] & sides[1]
+    assert {row.person for row in tried} == {row.person for row in forget}
+
+
 def test_blocks() -> None:
     assert parse_blocks("", "--decide") is None
     assert parse_blocks("0-2, 5,1", "--decide") == [0, 1, 2, 5]
