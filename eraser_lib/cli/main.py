@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eraser_lib.cli.rows import EXAMPLE, fingerprint, read_image, read_rows
+from eraser_lib.cli.rows import EXAMPLE, read_image, read_rows
+from eraser_lib.study.paths import sha256
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -67,7 +68,7 @@ def fit(
         made = workshop.fit(
             loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
             instruction=instruction, batch=batch, say=lambda text: typer.echo(text, err=True),
-            metadata={"model_id": model, "forget": fingerprint(forget), "retain": fingerprint(retain)},
+            metadata={"model_id": model, "forget": sha256(forget), "retain": sha256(retain)},
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
         report = {"eraser": str(out), **made.report()}

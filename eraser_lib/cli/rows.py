@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,3 @@ def read_image(path: Path, where: str = "the picture") -> Image.Image:
         raise RowsError(f"{where}: the picture {path} does not exist.") from error
     except (UnidentifiedImageError, OSError) as error:
         raise RowsError(f"{where}: {path} is no picture that can be read ({error}).") from error
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, for the eraser's metadata."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

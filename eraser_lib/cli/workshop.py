@@ -19,7 +19,7 @@ from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.direction import Direction, contrast
 from eraser_lib.eraser import Eraser
 from eraser_lib.evaluate.refusal import RefusalDetector
-from eraser_lib.experiments.activations import Activations, join, of_questions
+from eraser_lib.experiments.activations import Activations, join, of_questions, read_activations
 from eraser_lib.experiments.gates import fit_joined, gate_values, readings
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
@@ -140,16 +140,8 @@ def fit(
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
     """The same prompts with and without an instruction to decline, at the output of every block."""
     few = prompts[:: max(1, len(prompts) // CONTRAST)][:CONTRAST]
-    sides = {
-        "declined": [Prompt(f"{p.text} {instruction}", p.image, p.system) for p in few],
-        "answered": list(few),
-    }
-    rows = {
-        name: [Question(f"{name}/{n}", "retain", "fit", "qa", "generation", p, "") for n, p in enumerate(side)]
-        for name, side in sides.items()
-    }
-    read = of_questions(loaded, rows, batch_size=batch)
-    return contrast(read["declined"], read["answered"])
+    declined = [Prompt(f"{p.text} {instruction}", p.image, p.system) for p in few]
+    return contrast(*(read_activations(loaded, side, batch_size=batch) for side in (declined, few)))
 
 
 def try_strengths(

@@ -36,7 +36,7 @@ def disjoint_sets(study: Study, count: int, *, seed: int = 0) -> list[list[Perso
 
 
 def erase(
-    study: Study, own: Lottery, directions: Mapping[str, Direction], choice: Mapping[str, Any], scrubber: Leace
+    own: Lottery, directions: Mapping[str, Direction], choice: Mapping[str, Any], scrubber: Leace
 ) -> dict[str, Any]:
     """Method -> what attaches to the model, for one set.
 

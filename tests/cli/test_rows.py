@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from eraser_lib.cli.rows import RowsError, fingerprint, read_rows
+from eraser_lib.cli.rows import RowsError, read_rows
+from eraser_lib.study.paths import sha256
 
 
 def written(folder: Path, *rows: Any) -> Path:
@@ -60,4 +61,4 @@ def test_no_file_and_no_rows(tmp_path: Path) -> None:
         read_rows(written(tmp_path, " "), "forget")
     one, other = written(tmp_path, {"question": "a"}), tmp_path / "other"
     other.write_text("b")
-    assert fingerprint(one) != fingerprint(other)
+    assert sha256(one) != sha256(other)

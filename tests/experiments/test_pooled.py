@@ -48,7 +48,7 @@ def answers(study: Study) -> pd.DataFrame:
     logs = []
     for group in drawn:
         own = read.erasing(group)
-        erasers = pooled.erase(study, own, directions, choice, Leace((1,), "person"))
+        erasers = pooled.erase(own, directions, choice, Leace((1,), "person"))
         logs.append(pooled.answers(study, own, erasers, (), 1, 0.2))
     return pooled.numbered(logs)
 
