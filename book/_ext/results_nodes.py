@@ -29,10 +29,15 @@ def parameters_text(manifest: dict[str, Any]) -> str:
 
 
 def commit_text(manifest: dict[str, Any]) -> str:
-    """Ten digits of the commit, and whether the tree had uncommitted changes."""
+    """Ten digits of the commit, whether the tree had uncommitted changes, and the commit that confirmed the result."""
     if not manifest["git_commit"]:
         return "not recorded"
-    return str(manifest["git_commit"])[:10] + (" with uncommitted changes" if manifest.get("git_dirty") else "")
+    confirmed = manifest.get("confirmed")
+    return (
+        str(manifest["git_commit"])[:10]
+        + (" with uncommitted changes" if manifest.get("git_dirty") else "")
+        + (f", confirmed at {str(confirmed['git_commit'])[:10]}" if confirmed else "")
+    )
 
 
 def machine_text(manifest: dict[str, Any]) -> str:

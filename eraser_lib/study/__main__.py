@@ -102,7 +102,10 @@ def _check(preset: Preset, options: argparse.Namespace) -> int:
 
 
 def _promote(preset: Preset, options: argparse.Namespace) -> int:
-    print(f"The run is now the reference: {promote.promote(preset)}. Look at it, then commit it.")
+    path, verdicts = promote.promote(preset)
+    for name, verdict in verdicts.items():
+        print(f"{name}: not run again; {verdict if verdict == 'confirmed' else 'stays stale: ' + verdict}")
+    print(f"The run is now the reference: {path}. Look at it, then commit it.")
     return 0
 
 

@@ -82,9 +82,15 @@ def refresh_inputs(jobs: Mapping[str, Job], preset: Preset, folder: RunFolder) -
 
 
 def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Why a result made from ``manifest`` differs from one made ``now``, in words; empty if it does not."""
+    """Why a result made from ``manifest`` differs from one made ``now``, in words; empty if it does not.
+
+    Code by which the result was confirmed (see `eraser_lib.study.confirm`) counts as the code that made it.
+    """
     reasons = []
     then_sources, now_sources = manifest.get("sources", {}), now["sources"]
+    confirmed = manifest.get("confirmed", {}).get("sources")
+    if confirmed == now_sources:
+        then_sources = confirmed
     if then_sources.get("notebook") != now_sources["notebook"]:
         reasons.append(f"the code of notebooks/{now['notebook']}.ipynb changed")
     then_modules, now_modules = then_sources.get("modules", {}), now_sources["modules"]

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from eraser_lib.study import check
+from eraser_lib.study import check, confirm
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset
 
@@ -14,8 +14,12 @@ LEFT_OUT = ("failed", "world", "cache", "reproduction.json", "reproduction.md")
 """Parts of a run that are no results: they stay behind, as does everything hidden or half-written (``.parts``)."""
 
 
-def promote(preset: Preset) -> Path:
+def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
     """Make the run the committed reference, as a whole or not at all.
+
+    Returns:
+        The reference, and of the jobs in it that were neither run again nor are current, which are now confirmed and
+        why the others are not (`eraser_lib.study.confirm`).
 
     Raises:
         StudyError: the run is not complete, something in it is stale, or a job ran on files that were not committed.
@@ -35,6 +39,7 @@ def promote(preset: Preset) -> Path:
             f"{', '.join(edited)} ran with changes that no commit holds, so nobody could repeat them. Commit, remove "
             f"their manifests from {preset.run.path / 'manifests'}, and run 'make study PRESET={preset.name}' again."
         )
+    verdicts = confirm.confirm(preset) if preset.reference.summary.is_file() else {}
     target = preset.reference.path
     target.parent.mkdir(exist_ok=True)
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
@@ -45,7 +50,7 @@ def promote(preset: Preset) -> Path:
         os.replace(target, old)
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
-    return target
+    return target, verdicts
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:

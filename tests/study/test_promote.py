@@ -80,7 +80,7 @@ def test_promotion_copies_results_and_leaves_the_rest(toy: preset.Preset) -> Non
     old = toy.reference.path / "figures" / "old.svg"
     old.parent.mkdir(parents=True)
     old.write_text("of the reference before")
-    assert promote.promote(toy) == toy.reference.path
+    assert promote.promote(toy)[0] == toy.reference.path
     names = {path.relative_to(toy.reference.path).as_posix() for path in toy.reference.path.rglob("*")}
     assert {"summary.csv", "logs/llava/5/vanilla/seed0.parquet", "manifests/all-5-07_compare.json"} <= names
     assert not any("failed" in n or "study" in n or "reproduction" in n or "parts" in n or "old" in n for n in names)

@@ -1,0 +1,113 @@
+"""Results that were not made again after the code changed, and why they may stand.
+
+An edit of a module makes every job stale that imports it. Hours of training are then run again to show what minutes
+can show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical
+with the reference's, a job that was not run again is *confirmed* where all that changed of its inputs are modules
+which the jobs that were run import too. Its manifest keeps the commit that made it and says beside it which jobs
+confirmed it, at which commit. This is evidence and no proof (a line of a shared module that only the old job reaches
+was not run); a changed notebook, parameter, setting or checkpoint, or a module of its own, is never confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eraser_lib.study import manifest
+from eraser_lib.study.matrix import Job, jobs
+from eraser_lib.study.paths import RunFolder, read_json, root, sha256, write_json
+from eraser_lib.study.preset import Preset, load
+
+UNLIKE = ("seconds",)
+"""Columns of a log that no two runs share."""
+
+
+def differing(run: RunFolder, reference: RunFolder) -> list[str]:
+    """Logs that the run made and that are not identical with the reference's, missing ones included."""
+    adopted = set(read_json(run.adopted)) if run.adopted.is_file() else set()
+    names = [path.relative_to(run.path).as_posix() for path in sorted(run.logs.rglob("seed*.parquet"))]
+    return [name for name in names if name not in adopted and not _same(run.path / name, reference.path / name)]
+
+
+def _same(mine: Path, theirs: Path) -> bool:
+    import pandas as pd  # takes longer to load than the other commands to run
+
+    if not theirs.is_file():
+        return False
+    first, second = (pd.read_parquet(path).drop(columns=list(UNLIKE), errors="ignore") for path in (mine, theirs))
+    return first.equals(second)
+
+
+def adopted_jobs(preset: Preset) -> dict[str, tuple[Job, Preset]]:
+    """Jobs of other presets of the same study whose manifests the run took from the reference."""
+    run = preset.run
+    taken = set(read_json(run.adopted)) if run.adopted.is_file() else set()
+    own = jobs(preset)
+    found = {}
+    for path in sorted((root() / "presets").glob("*.yml")):
+        other = load(path.stem)
+        if other.study == preset.study:
+            for name, job in jobs(other).items():
+                if name not in own and f"manifests/{name}.json" in taken:
+                    found[name] = (job, other)
+    return found
+
+
+def confirm(preset: Preset) -> dict[str, str]:
+    """Confirm, in the run's copies of their manifests, the jobs that a complete run did not make again.
+
+    Returns:
+        Stale job -> "confirmed", or why it is not.
+    """
+    run = preset.run
+    waiting = {}
+    for name, (job, owner) in adopted_jobs(preset).items():
+        reasons = manifest.stale_reasons(read_json(run.manifest(name)), manifest.inputs(job, owner))
+        if reasons:
+            waiting[name] = (manifest.inputs(job, owner), reasons)
+    if not waiting:
+        return {}
+    unequal = differing(run, preset.reference)
+    taken = set(read_json(run.adopted))
+    made = {name: read_json(run.manifest(name)) for name in jobs(preset) if f"manifests/{name}.json" not in taken}
+    modules: dict[str, str] = {}
+    for content in made.values():
+        modules |= content["sources"]["modules"]
+    verdicts = {}
+    for name, (now, reasons) in waiting.items():
+        content = read_json(run.manifest(name))
+        own = [reason for reason in reasons if not _is_shared(reason, content, now, modules)]
+        if unequal:
+            verdicts[name] = f"{len(unequal)} logs of the run differ from the reference, such as {unequal[0]}"
+        elif own:
+            verdicts[name] = "; ".join(own)
+        else:
+            state = manifest.provenance(preset.device)
+            content["confirmed"] = {
+                "sources": now["sources"],
+                "by": sorted(made),
+                "git_commit": state["git_commit"],
+                "created": state["created"],
+            }
+            write_json(run.manifest(name), content)
+            verdicts[name] = "confirmed"
+    _record(run, [name for name, verdict in verdicts.items() if verdict == "confirmed"])
+    return verdicts
+
+
+def _is_shared(reason: str, content: Mapping[str, Any], now: Mapping[str, Any], modules: Mapping[str, str]) -> bool:
+    """Whether a reason is about a module that the jobs which were run import in its present form, or that is gone."""
+    name = reason.split(" ", 1)[0]
+    current = now["sources"]["modules"]
+    if name in current:
+        return reason in (f"{name} changed", f"{name} is newly used") and modules.get(name) == current[name]
+    return reason == f"{name} is no longer used"
+
+
+def _record(run: RunFolder, names: list[str]) -> None:
+    """The manifests are no longer copies of the reference's; what stands in them was found in this run."""
+    if names:
+        adopted = read_json(run.adopted)
+        adopted |= {f"manifests/{name}.json": sha256(run.manifest(name)) for name in names}
+        write_json(run.adopted, adopted)

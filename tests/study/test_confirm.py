@@ -1,0 +1,108 @@
+"""Results that were not run again after an edit: what confirms them, and what never does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eraser_lib.study import check, confirm, preset, promote, summary
+from eraser_lib.study.paths import read_json, write_json
+from tests.study.test_promote import complete
+from tests.study.toys import PRESET, notebook, write_run
+
+LATE = "llava-5-12_push"
+
+
+@pytest.fixture
+def slow(clone: Path) -> tuple[preset.Preset, preset.Preset]:
+    """A quick preset that takes one row, `12_push`, from the reference of a slow one; both are promoted.
+
+    All notebooks import `shared`, and `12_push` imports `own` as well.
+    """
+    package = clone / "eraser_lib"
+    package.mkdir()
+    for name in ("__init__", "shared", "own"):
+        (package / f"{name}.py").write_text("x = 1\n")
+    for name, line in (
+        ("01_world", "from eraser_lib.shared import x"),
+        ("02_models", "from eraser_lib.shared import x"),
+        ("03_direction", "1"),
+        ("04_gate", "1"),
+        ("06_select", "1"),
+        ("06_erase", "1"),
+        ("12_push", "from eraser_lib.shared import x\nfrom eraser_lib.own import x as y"),
+    ):
+        axes = ('model: str = "llava"\n' if name != "01_world" else "") + (
+            "split: int = 5\n" if name not in ("01_world", "02_models") else ""
+        )
+        text = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n' + axes
+        (clone / "notebooks" / f"{name}.ipynb").write_text(notebook("#md T", line, parameters=text))
+    rows = "01_world, 02_models, 03_direction, 04_gate, 06_select, 06_erase"
+    taken = 'from_reference: ["manifests/*-12_push.json", "notebooks/*-12_push.ipynb"]'
+    (clone / "presets" / "toy.yml").write_text(f"{PRESET}jobs: [{rows}]\n{taken}\n")
+    head = "\n".join(PRESET.splitlines()[:3])
+    (clone / "presets" / "toy-slow.yml").write_text(
+        f"{head}\nwithin: toy\nmodels: [llava, qwen]\nsplits: [5]\njobs: [{rows}, 12_push]\n"
+    )
+    whole, short = preset.load("toy-slow"), preset.load("toy")
+    complete(whole, whole.run)
+    promote.promote(whole)
+    assert check.stale(whole, whole.reference) == []
+    return short, whole
+
+
+def rerun(short: preset.Preset, answers: list[str]) -> dict[str, str]:
+    """Run the quick preset again and promote it."""
+    for path in short.run.path.glob("manifests/*-12_push.json"):
+        path.unlink()
+    complete(short, short.run)
+    write_run(short.run, {"llava/5/vanilla/seed0": answers}, [{}])
+    write_json(short.run.manifest("summary"), summary.inputs(short.run))
+    promote.adopt(short)
+    return promote.promote(short)[1]
+
+
+def test_an_edit_that_changes_no_log_confirms_what_was_not_run_again(slow: tuple, clone: Path) -> None:
+    short, whole = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    assert f"{LATE}: eraser_lib.shared changed" in check.stale(whole, whole.reference)
+    before = read_json(whole.reference.manifest(LATE))
+    assert rerun(short, ["a", "b"]) == {LATE: "confirmed", LATE.replace("llava", "qwen"): "confirmed"}
+    assert check.stale(whole, whole.reference) == []
+    after = read_json(whole.reference.manifest(LATE))
+    assert {key: after[key] for key in before} == before, "what made the result stays as it was"
+    assert "llava-5-06_erase" in after["confirmed"]["by"] and LATE not in after["confirmed"]["by"]
+    (clone / "eraser_lib" / "shared.py").write_text("x = 2 - 1\n")
+    assert f"{LATE}: eraser_lib.shared changed" in check.stale(whole, whole.reference), "of one edit, not of the next"
+
+
+def test_a_log_that_moved_confirms_nothing(slow: tuple, clone: Path) -> None:
+    short, whole = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 2\n")
+    assert rerun(short, ["a", "c"])[LATE] == (
+        "1 logs of the run differ from the reference, such as logs/llava/5/vanilla/seed0.parquet"
+    )
+    assert "confirmed" not in read_json(whole.reference.manifest(LATE))
+
+
+@pytest.mark.parametrize("what", ["module", "notebook", "parameter"])
+def test_what_nobody_else_ran_is_never_confirmed(slow: tuple, clone: Path, what: str) -> None:
+    short, _ = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    if what == "module":
+        (clone / "eraser_lib" / "own.py").write_text("x = 2\n")
+        wanted = "eraser_lib.own changed"
+    elif what == "notebook":
+        path = clone / "notebooks" / "12_push.ipynb"
+        path.write_text(path.read_text().replace("x as y", "x as z"))
+        wanted = "the code of notebooks/12_push.ipynb changed"
+    else:
+        reference = short.reference.manifest(LATE)
+        content = json.loads(reference.read_text())
+        content["inputs_parameters"]["seed"] = 7
+        reference.write_text(json.dumps(content))
+        wanted = "parameter seed: 7 then, 0 now"
+    assert rerun(short, ["a", "b"])[LATE] == wanted
+    assert not [line for line in confirm.differing(short.run, short.reference)]
