@@ -1,0 +1,253 @@
+"""``python -m benchmarks.cost``: measure, and write ``results/cost.csv`` with the manifest ``results/cost.json``.
+
+Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-qwen
+One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
+                         --model Qwen/Qwen2.5-VL-7B-Instruct
+
+Nothing else should run meanwhile. Rows of the same machine and model are replaced, others are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks import fitting, rivals, shapes, timing
+from benchmarks.memory import LiveBytes
+from eraser_lib import find_decoder
+from eraser_lib.experiments.methods import artifact_bytes
+from eraser_lib.study.manifest import cpu_model, provenance
+from eraser_lib.study.paths import read_json, root, write_json
+
+COLUMNS = [
+    "machine", "model", "shape", "method", "layers", "batch", "phase", "value", "unit", "reference", "ratio",
+]  # fmt: skip
+TABLE, MANIFEST = root() / "results" / "cost.csv", root() / "results" / "cost.json"
+TRAFFIC = (0, 1, 5, 50)
+"""Shares of prompts about forgotten people, per cent, at which the mean cost is given."""
+STEPS = 16
+"""Decoding steps that are timed together."""
+
+
+def prompts(model: Any, batch: int, width: int) -> dict[str, Any]:
+    """Random text prompts, all of the same length: what pads or looks at pictures stays outside the ratio."""
+    ids = torch.randint(20, 200, (batch, width), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+
+def prefill(model: Any, inputs: dict[str, Any]) -> Any:
+    """One forward pass over the prompts, with a cache, as `generate` begins."""
+    return model(**inputs, use_cache=True, logits_to_keep=1)
+
+
+def decode(model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]]) -> float:
+    """Seconds of one decoding step, the mean over `STEPS` after a prefill that is not timed."""
+    with attach():
+        out = prefill(model, inputs)
+        mask = inputs["attention_mask"]
+        token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+
+        def steps() -> None:
+            nonlocal mask
+            for _ in range(STEPS):
+                mask = torch.cat([mask, torch.ones_like(token)], dim=1)
+                model(input_ids=token, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
+
+        return timing.seconds(steps, model.device) / STEPS
+
+
+def timed_prefill(model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]]) -> float:
+    """Seconds of one prefill; attaching is not counted."""
+    with attach():
+        return timing.seconds(lambda: prefill(model, inputs), model.device)
+
+
+def alike(model: Any, found: dict[str, rivals.Attach], inputs: dict[str, Any]) -> dict[str, rivals.Attach]:
+    """Leave out whoever does not compute what the bare hook does, and say so.
+
+    Two methods agree where they differ by no more than a tenth of what the vectors change.
+    """
+
+    def logits(name: str) -> torch.Tensor:
+        with found[name]():
+            return model(**inputs, logits_to_keep=1).logits.float()
+
+    wanted = logits("bare hook")
+    effect = (wanted - logits("unsteered")).abs().mean()
+    kept = dict(found)
+    for name in set(rivals.ALIKE) & set(found):
+        try:
+            error = (logits(name) - wanted).abs().mean()
+        except Exception as problem:  # a library that cannot run this model is a finding, not a crash
+            print(f"  left out: {name}, which fails: {type(problem).__name__}: {problem}", flush=True)
+            del kept[name]
+            continue
+        if error > 0.1 * effect:
+            print(f"  left out: {name}, which computes something else ({error:.1e} of {effect:.1e})", flush=True)
+            del kept[name]
+    return kept
+
+
+def speed(model: Any, *, batches: Sequence[int], width: int, count: int) -> list[dict[str, Any]]:
+    """Prefill and decoding of every method at 1, 8 and all blocks."""
+    depth = len(find_decoder(model).layers)
+    rows = []
+    for layers in sorted({1, min(8, depth), depth}):
+        for batch in batches:
+            inputs = prompts(model, batch, width)
+            methods = alike(model, rivals.rivals(model, layers), inputs)
+            for phase, call in (("prefill", timed_prefill), ("decode", decode)):
+                calls = {name: functools.partial(call, model, inputs, attach) for name, attach in methods.items()}
+                times = timing.rounds(calls, count if batch == 1 else max(5, count // 2))
+                shared = {"layers": layers, "batch": batch, "phase": phase, "unit": "s"}
+                rows += compare(times, {**shared, "shape": f"{width} tokens"})
+                if phase == "prefill":
+                    rows += traffic(times, {**shared, "width": width})
+                print(f"  {layers} blocks, batch {batch}, {phase}: {len(methods)} methods", flush=True)
+    return rows
+
+
+def compare(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per method against the unsteered model, and our constant form against each library."""
+    pairs = [(name, "unsteered") for name in times]
+    pairs += [("eraser (constant)", name) for name in rivals.ALIKE[1:] if name in times]
+    return [
+        {**shared, "method": name, "value": float(np.median(times[name])), "reference": other,
+         **_ratio(timing.ratio(times[name], times[other]))}
+        for name, other in pairs
+    ]  # fmt: skip
+
+
+def traffic(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean cost of the two-pass form where a share of the prompts opens: one opened row repeats its whole batch."""
+    batch, width = shared["batch"], shared["width"]
+    rows = []
+    for percent in TRAFFIC:
+        repeated = 1 - (1 - percent / 100) ** batch
+        mean = (1 - repeated) * times["eraser"] + repeated * times["eraser (opened)"]
+        rows.append({
+            **{key: value for key, value in shared.items() if key != "width"}, "method": "eraser",
+            "shape": f"{width} tokens, {percent} % about forgotten people", "value": float(np.median(mean)),
+            "reference": "unsteered", **_ratio(timing.ratio(mean, times["unsteered"])),
+        })  # fmt: skip
+    return rows
+
+
+def memory(model: Any, *, batch: int, width: int) -> list[dict[str, Any]]:
+    """Peak bytes of one prefill beside the weights, of every method at all blocks."""
+    inputs = prompts(model, batch, width)
+    found = {}
+    for name, attach in alike(model, rivals.rivals(model, len(find_decoder(model).layers)), inputs).items():
+        gc.collect()
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            with attach():
+                prefill(model, inputs)
+            found[name] = torch.cuda.max_memory_allocated() - before
+        else:
+            with LiveBytes() as live, attach():
+                prefill(model, inputs)
+            found[name] = live.peak
+    return [
+        {"shape": f"{width} tokens", "method": name, "layers": len(find_decoder(model).layers), "batch": batch,
+         "phase": "memory", "value": value, "unit": "bytes", "reference": "unsteered",
+         "ratio": value / found["unsteered"]}
+        for name, value in found.items()
+    ]  # fmt: skip
+
+
+def artifacts(model: Any) -> list[dict[str, Any]]:
+    """Bytes that are stored, against one float32 matrix per steered block."""
+    decoder = find_decoder(model)
+    depth, size = len(decoder.layers), decoder.hidden_size
+    rows = []
+    for layers in sorted({1, min(8, depth), depth}):
+        dense = 4 * size * size * layers
+        for name, eraser in rivals.erasers(model, layers).items():
+            value = artifact_bytes(eraser)
+            rows.append({
+                "shape": f"hidden size {size}", "method": name, "layers": layers, "batch": 0, "phase": "artifact",
+                "value": value, "unit": "bytes", "reference": "dense", "ratio": value / dense,
+            })  # fmt: skip
+    return rows
+
+
+def _ratio(found: timing.Ratio) -> dict[str, float]:
+    return {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
+
+
+def machine(device: str) -> str:
+    """The device in words, with the number of threads on a CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{cpu_model()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def write(rows: list[dict[str, Any]], device: str) -> None:
+    """Replace the rows of this machine and these models in the table, and the manifest of this machine."""
+    new = pd.DataFrame(rows)
+    bounds = [column for column in ("ratio_low", "ratio_high") if column in new]
+    old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
+    replaced = set(zip(new["machine"], new["model"], strict=True))
+    old = old[[pair not in replaced for pair in zip(old["machine"], old["model"], strict=True)]]
+    TABLE.parent.mkdir(exist_ok=True)
+    pd.concat([old, new[COLUMNS]]).to_csv(TABLE, index=False, float_format="%.6g")
+    manifest = read_json(MANIFEST) if MANIFEST.exists() else {}
+    peers = {name: _installed(name) for name in ("steering-vectors", "repeng")}
+    for model, part in new.groupby("model"):
+        manifest.setdefault(str(part["machine"].iloc[0]), {})[str(model)] = {
+            **provenance(device), "threads": torch.get_num_threads(), "peers": peers,
+            "intervals": part.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records"),
+        }  # fmt: skip
+    write_json(MANIFEST, manifest)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@torch.no_grad()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description="Measure what steering costs; see benchmarks/cost.py.")
+    parser.add_argument("--model", action="append", choices=(*shapes.TINY, *shapes.REAL), required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=31, help="rounds at batch 1; half as many at larger batches")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
+    parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit; a tenth are forget prompts")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    for name in options.model:
+        print(name, flush=True)
+        model = shapes.open_model(name, device=options.device)
+        width = options.width or (48 if name in shapes.TINY else 600)
+        rows = speed(model, batches=options.batch, width=width, count=options.rounds)
+        rows += memory(model, batch=max(options.batch), width=width)
+        rows += artifacts(model)
+        rows += fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows)
+        about = {"machine": machine(options.device), "model": name}
+        write([{**about, **row} for row in rows], options.device)
+        del model
+        gc.collect()
+    fixed = {"machine": machine(options.device), "model": "activations alone"}
+    write([{**fixed, **row} for row in fitting.growth(options.device)], options.device)
+    print(f"{TABLE}: {len(pd.read_csv(TABLE))} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Everything that is timed: our eraser in its modes, the two dense forms, steering libraries, and a bare hook.
+
+Each entry gives a context manager that steers a model while it is open. The vectors are random: arithmetic takes the
+same time on any of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eraser_lib import Eraser, HookSite, find_decoder
+from eraser_lib.gate import Gate
+
+Attach = Callable[[], AbstractContextManager[Any]]
+SMALL = 1e-3
+"""Length of the vectors, so that nothing overflows through many blocks."""
+
+
+def erasers(model: Any, count: int) -> dict[str, Eraser]:
+    """Our eraser in its modes, each steering the first `count` blocks with the same vectors.
+
+    The gate of the two-pass form is read at three quarters of the depth, or behind the last steered block where that is
+    later.
+    """
+    decoder = find_decoder(model)
+    size = decoder.hidden_size
+    steered = {HookSite(block): vector[None] for block, vector in enumerate(_vectors(size, count))}
+    decision = HookSite(max(count - 1, 3 * len(decoder.layers) // 4))
+    gate = Gate(_vectors(size, 1, seed=1), torch.zeros(1))
+    closed, opened = gate.with_threshold(float("inf")), gate.with_threshold(float("-inf"))
+    return {
+        "eraser": Eraser(directions=steered, gates={decision: closed}),
+        "eraser (opened)": Eraser(directions=steered, gates={decision: opened}),
+        "eraser (one pass)": Eraser(directions=steered, gates={HookSite(0): opened}, mode="gated"),
+        "eraser (published form)": Eraser(directions=steered, gates=dict.fromkeys(steered, gate), mode="published"),
+        "eraser (constant)": Eraser(directions=steered, mode="constant", scope="prompt+generation"),
+    }
+
+
+def rivals(model: Any, count: int) -> dict[str, Attach]:
+    """Method -> context that steers the first `count` blocks while it is open. Libraries that are not installed are
+    left out."""
+    decoder = find_decoder(model)
+    blocks = range(count)
+    vectors = _vectors(decoder.hidden_size, count)
+    found: dict[str, Attach] = {"unsteered": nullcontext, "unsteered (again)": nullcontext}
+    found |= {name: _attach(eraser, model) for name, eraser in erasers(model, count).items()}
+    weight = next(model.parameters())
+    found["dense, last token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=False)
+    found["dense, every token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=True)
+    found["bare hook"] = lambda: _bare(decoder.layers, blocks, vectors.to(weight))
+    if importlib.util.find_spec("steering_vectors"):
+        found["steering-vectors"] = lambda: _steering_vectors(model, decoder.module, blocks, vectors.to(weight))
+    if importlib.util.find_spec("repeng"):
+        found["repeng"] = lambda: _repeng(decoder.module, blocks, vectors.to(weight))
+    return found
+
+
+ALIKE = ("eraser (constant)", "bare hook", "steering-vectors", "repeng")
+"""Methods that add the same constant vectors to every token: their logits must agree before times are compared."""
+
+
+def _vectors(size: int, count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return SMALL * torch.randn(count, size, generator=generator)
+
+
+def _attach(eraser: Eraser, model: Any) -> Attach:
+    return lambda: eraser.attach(model)
+
+
+@contextmanager
+def _hooks(layers: nn.ModuleList, blocks: Sequence[int], make: Callable[[int], Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for number, block in enumerate(blocks):
+            handle = layers[block].register_forward_hook(make(number))
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def _bare(layers: nn.ModuleList, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
+    """The least that a hook can do: add a vector to every token."""
+    with _hooks(layers, blocks, lambda number: lambda _, __, output: output + vectors[number]):
+        yield
+
+
+@contextmanager
+def _dense(layers: nn.ModuleList, blocks: Sequence[int], like: Tensor, *, per_token: bool) -> Iterator[None]:
+    """`h + W h` with a `d x d` matrix per block: at every token (AlphaSteer), or from the last prompt token, added to
+    every position of a prefill (the public code of MLLMEraser)."""
+    size: Any = layers[0].mlp.down_proj.out_features  # type: ignore[union-attr]
+    generator = torch.Generator().manual_seed(2)
+    matrices = [
+        (SMALL * torch.randn(size, size, generator=generator)).to(device=like.device, dtype=like.dtype) for _ in blocks
+    ]
+
+    def make(number: int) -> Any:
+        def every(_: nn.Module, __: Any, stream: Tensor) -> Tensor:
+            return stream + stream @ matrices[number].T
+
+        def last(_: nn.Module, __: Any, stream: Tensor) -> Tensor | None:
+            if stream.shape[1] == 1:
+                return None
+            return stream + (stream[:, -1] @ matrices[number].T)[:, None]
+
+        return every if per_token else last
+
+    with _hooks(layers, blocks, make):
+        yield
+
+
+@contextmanager
+def _steering_vectors(model: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
+    from steering_vectors import SteeringVector
+
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    vector = SteeringVector(layer_activations=dict(zip(blocks, vectors, strict=True)))
+    # its own guess finds the vision tower of Qwen2.5-VL
+    with vector.apply(model, layer_config={"decoder_block": f"{prefix}.layers.{{num}}"}):
+        yield
+
+
+@contextmanager
+def _repeng(decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
+    import numpy
+
+    if not hasattr(numpy, "float_"):
+        numpy.float_ = numpy.float64  # type: ignore[attr-defined]  # repeng 0.4.0 still names it
+    from repeng import ControlModel
+
+    class Textual(nn.Module):
+        """What repeng expects of a text model: its blocks at `.model.layers`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = decoder
+
+    wrapped = ControlModel(Textual(), blocks)
+    try:
+        wrapped.set_raw_control(dict(zip(blocks, vectors, strict=True)))
+        yield
+    finally:
+        wrapped.unwrap()

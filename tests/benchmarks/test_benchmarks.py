@@ -1,0 +1,136 @@
+"""What the cost table rests on: counted memory, paired ratios, rivals that compute what they are said to compute.
+
+Nothing is timed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import cost, fitting, rivals, shapes, timing
+from benchmarks.memory import LiveBytes
+from eraser_lib import Moments, find_decoder
+from eraser_lib.gate import hard_gate
+from eraser_lib.study.paths import write_json
+
+KIB = 1024
+
+
+@pytest.fixture(scope="module", params=shapes.TINY)
+def tiny(request: pytest.FixtureRequest) -> Any:
+    return shapes.open_model(request.param, device="cpu")
+
+
+def test_memory_is_counted_from_birth_to_death() -> None:
+    before = torch.zeros(256)
+    with LiveBytes() as live:
+        first = torch.ones(256)  # 1 KiB
+        view = first[:100]  # shares it
+        second = first * 2 + before  # one temporary beside it
+        assert live.now == 2 * KIB
+        del first
+        assert live.now == 2 * KIB, "the view keeps the memory"
+        del view
+        second += 1
+        assert live.now == KIB
+    assert (live.peak, live.largest) == (3 * KIB, KIB)
+    assert float(second.sum()) == 3 * 256
+
+
+def test_ratios_are_paired_within_a_round() -> None:
+    drift = np.linspace(1, 3, 21)  # the machine slows down: the ratio does not care
+    found = timing.ratio(2 * drift, drift)
+    assert (found.value, found.low, found.high) == (2, 2, 2)
+    noisy = timing.ratio(drift[::-1].copy(), drift)
+    assert noisy.low < noisy.value < noisy.high
+
+
+def test_every_call_runs_once_a_round_in_changing_order() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) or 1.0 for name in "abc"}
+    times = timing.rounds(calls, 5)
+    assert {name: len(found) for name, found in times.items()} == {"a": 5, "b": 5, "c": 5}
+    chunks = ["".join(order[start : start + 3]) for start in range(0, len(order), 3)]
+    assert len(chunks) == 7 and all(sorted(chunk) == ["a", "b", "c"] for chunk in chunks) and len(set(chunks)) > 1
+
+
+def logits(model: torch.nn.Module, attach: rivals.Attach, inputs: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad(), attach():
+        found: Tensor = model(**inputs, logits_to_keep=1).logits
+    return found
+
+
+def test_rivals_do_what_they_are_called(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rivals, "SMALL", 0.5)
+    inputs = cost.prompts(tiny, 2, 12)
+    found = rivals.rivals(tiny, 2)
+    values = {name: logits(tiny, attach, inputs) for name, attach in found.items() if name != "repeng"}
+    assert torch.equal(values["unsteered"], values["unsteered (again)"])
+    assert torch.equal(values["unsteered"], values["eraser"]), "a closed gate changes nothing"
+    assert torch.allclose(values["eraser (constant)"], values["bare hook"], atol=1e-5)
+    assert torch.allclose(values["eraser (opened)"], values["bare hook"], atol=1e-5)
+    for name in ("eraser (constant)", "eraser (one pass)", "eraser (published form)", "dense, last token"):
+        assert not torch.allclose(values["unsteered"], values[name], atol=1e-4), name
+    assert torch.equal(values["unsteered"], logits(tiny, found["unsteered"], inputs)), "and nothing is left behind"
+
+
+def test_a_rival_that_computes_something_else_is_left_out(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rivals, "SMALL", 0.5)
+    found = rivals.rivals(tiny, 2)
+    found["steering-vectors"] = found["dense, every token"]
+    with torch.no_grad():
+        kept = cost.alike(tiny, found, cost.prompts(tiny, 1, 12))
+    assert "steering-vectors" not in kept and "eraser (constant)" in kept
+    assert "left out: steering-vectors, which computes something else" in capsys.readouterr().out
+
+
+def test_the_dense_fit_is_the_gate_times_the_direction() -> None:
+    """The peer's `d x d` solution is rank one: our gate's vector times the direction, for the same projector."""
+    generator = torch.Generator().manual_seed(0)
+    forget, retain = (torch.randn(n, 24, generator=generator, dtype=torch.float64) for n in (10, 200))
+    direction = torch.randn(24, generator=generator, dtype=torch.float64)
+    # the ridge is in units of the mean of 24 diagonal entries there, of 10 rows here
+    dense = fitting.dense_fit(forget, retain, direction, keep=0.5, gamma=2.4e-3)
+    gate = hard_gate(forget, Moments.of(retain), keep=0.5, gamma=1e-3, centred=False)
+    assert torch.allclose(dense, torch.outer(direction, gate.weight[0]), rtol=1e-8, atol=1e-10)
+
+
+def test_the_table_replaces_what_was_measured_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(cost, "TABLE", tmp_path / "cost.csv")
+    monkeypatch.setattr(cost, "MANIFEST", tmp_path / "cost.json")
+    write_json(tmp_path / "cost.json", {"gpu": {"a": {"device": "cuda"}}})
+
+    def row(machine: str, model: str, value: float) -> dict[str, object]:
+        times = {"unsteered": np.array([1.0, 1.1]), "eraser": np.array([value, value])}
+        shared = {"layers": 1, "batch": 1, "phase": "prefill", "unit": "s", "shape": "8 tokens"}
+        return {"machine": machine, "model": model, **cost.compare(times, shared)[1]}
+
+    cost.write([row("cpu", "a", 2.0), row("cpu", "b", 3.0)], "cpu")
+    cost.write([row("cpu", "a", 4.0)], "cpu")
+    table = pd.read_csv(tmp_path / "cost.csv")
+    assert list(table.columns) == cost.COLUMNS
+    assert table.set_index("model")["value"].to_dict() == {"a": 4.0, "b": 3.0}
+    manifest = pd.read_json(tmp_path / "cost.json", orient="index")
+    assert set(manifest.index) == {"gpu", "cpu"}
+
+
+def test_traffic_counts_batches_that_are_repeated() -> None:
+    times = {"unsteered": np.ones(4), "eraser": np.ones(4), "eraser (opened)": np.full(4, 2.0)}
+    rows = cost.traffic(times, {"batch": 2, "width": 8, "layers": 1, "phase": "prefill", "unit": "s"})
+    assert [round(row["ratio"], 4) for row in rows] == [1.0, 1.0199, 1.0975, 1.75]
+
+
+def test_attached_vectors_count_in_memory_and_matrices_count_more(tiny: Any) -> None:
+    with torch.no_grad():
+        rows = {row["method"]: row["value"] for row in cost.memory(tiny, batch=1, width=8)}
+    size = find_decoder(tiny).hidden_size
+    assert rows["dense, every token"] - rows["unsteered"] >= 4 * size * size
+    assert rows["eraser"] < rows["dense, every token"]
