@@ -61,6 +61,9 @@ class Prompt:
     amounts: dict[Any, Tensor] = field(default_factory=dict)
     """How much of each direction a row gets, `(B, k)` per site; the key `None` serves all sites."""
 
+    pushes: dict[Any, Tensor] = field(default_factory=dict)
+    """What generated tokens get, kept from step to step by site and number of rows."""
+
     def repeated(self, batch: int) -> Prompt:
         """The same prompts with each row repeated, for beams that are expanded after the prefill."""
         before = self.last.shape[0]
@@ -74,7 +77,7 @@ class Prompt:
         times = batch // before
         amounts = {key: value.repeat_interleave(times, dim=0) for key, value in self.amounts.items()}
         last, mask = self.last.repeat_interleave(times), self.mask.repeat_interleave(times, dim=0)
-        return Prompt(self.start, self.width, last, mask, self.call, self.seen, amounts)
+        return Prompt(self.start, self.width, last, mask, self.call, self.seen, amounts, self.pushes)
 
     def columns(self, call: Call) -> Tensor:
         """The prompt positions to be patched among the tokens of a call, `(B, call.width)`."""

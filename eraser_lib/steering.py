@@ -204,30 +204,59 @@ class Steering:
         return decide
 
     def _edits(self, call: Call, prompt: Prompt, *, decide: bool = False) -> dict[HookSite, Callable[[Tensor], Tensor]]:
-        positions = prompt.columns(call)[..., None]  # (B, T, 1)
-        steps = prompt.steps(call)  # (B, T)
-        generated = (steps > 0) & call.real
+        """What is done to the stream at every steered site. With `decide` its own gate is read there first."""
         generates = self.eraser.scope == "prompt+generation"
+        if generates and call.past >= prompt.start + prompt.width:
+            return self._late_edits(call, prompt)
+        positions = prompt.columns(call)[..., None]  # (B, T, 1)
+        generated = ((prompt.steps(call) > 0) & call.real)[..., None]
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:
                 if decide and site in self._gates:
                     self._reader(site, call, prompt)(stream)
-                amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
-                is_open = amount.ne(0).any(dim=1)[:, None, None]  # (B, 1, 1)
-                delta = patch(amount, self._directions[site], self.eraser.strength, stream.dtype)[:, None]
-                steered = torch.where(positions.to(stream.device) & is_open, stream + delta, stream)
+                added = _only(positions, self._push(prompt, site, stream))
                 if generates:
-                    strength = self.eraser.strength * self.eraser.decode_strength
-                    delta = patch(amount, self._later[site], strength, stream.dtype)[:, None]
-                    fade = self.eraser.decode_decay ** (steps.clamp_min(1) - 1).to(stream.device, torch.float32)
-                    late = generated.to(stream.device)[..., None] & is_open
-                    steered = torch.where(late, stream + fade[..., None].to(stream.dtype) * delta, steered)
-                return steered
+                    later = _only(
+                        generated, self._push(prompt, site, stream, later=True) * self._fade(call, prompt, stream)
+                    )
+                    added = torch.where(positions.to(stream.device), added, later)
+                return stream + added
 
             return apply
 
         return {site: edit_at(site) for site in self._directions}
+
+    def _late_edits(self, call: Call, prompt: Prompt) -> dict[HookSite, Callable[[Tensor], Tensor]]:
+        """All tokens of the call were generated: one addition per site, of vectors prepared at the first step."""
+        real = call.real[..., None]
+
+        def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
+            def apply(stream: Tensor) -> Tensor:
+                key = (site, call.batch)
+                if key not in prompt.pushes:
+                    prompt.pushes[key] = self._push(prompt, site, stream, later=True)
+                added = prompt.pushes[key]
+                if self.eraser.decode_decay != 1:
+                    added = added * self._fade(call, prompt, stream)
+                return stream + (_only(real, added) if call.width > 1 else added)
+
+            return apply
+
+        return {site: edit_at(site) for site in self._directions}
+
+    def _push(self, prompt: Prompt, site: HookSite, stream: Tensor, *, later: bool = False) -> Tensor:
+        """What a steered token of each row gets, `(B, 1, d)` in the stream's dtype; `NOTHING` in closed rows."""
+        amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
+        strength = self.eraser.strength * (self.eraser.decode_strength if later else 1.0)
+        directions = self._later if later else self._directions
+        delta = patch(amount, directions[site], strength, stream.dtype)[:, None]
+        return _only(amount.ne(0).any(dim=1)[:, None, None], delta)
+
+    def _fade(self, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
+        """How much is left of the push at each generated token, `(B, T, 1)`."""
+        steps = prompt.steps(call).clamp_min(1) - 1
+        return (self.eraser.decode_decay ** steps.to(stream.device, torch.float32)).to(stream.dtype)[..., None]
 
     def _published(self, run: Callable[[], Any], call: Call) -> Any:
         """The authors' rule, literally: any call longer than one token is a prompt, all of whose positions
@@ -249,6 +278,15 @@ class Steering:
 
         with edit(self._decoder, {site: edit_at(site) for site in self._directions}):
             return run()
+
+
+NOTHING = -0.0
+"""What may be added to any number and leaves its bits alone; 0.0 turns -0.0 into 0.0."""
+
+
+def _only(where: Tensor, values: Tensor) -> Tensor:
+    """`values` at some places and `NOTHING` elsewhere, broadcast against each other."""
+    return torch.where(where.to(values.device), values, NOTHING)
 
 
 def patch(amount: Tensor, direction: Tensor, strength: float, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eraser_lib import Eraser, Gate, HookSite, capture, edit, find_decoder, run_capture
-from eraser_lib.steering import patch
+from eraser_lib.steering import _only, patch
 
 DECISION = HookSite(2)
 STEERED = (HookSite(0), HookSite(1, "input"), HookSite(3))
@@ -580,3 +580,12 @@ def test_a_failed_call_does_not_leave_a_half_decided_prompt(tiny32) -> None:
             tiny32.logits(tiny32.inputs(tiny32.rows[:2]))
         assert torch.equal(tiny32.logits(inputs), expected)
         assert handle.opened is not None
+
+
+def test_what_is_added_to_closed_rows_leaves_every_bit() -> None:
+    """Minus zero is the one number that addition never shows: 0.0 would turn -0.0 into 0.0."""
+    stream = torch.tensor([-0.0, 0.0, 1e-40, -1.0, float("inf")])
+    for wide in (stream, stream.bfloat16(), stream.double()):
+        added = wide + _only(torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=wide.dtype))
+        assert added.dtype == wide.dtype
+        assert bytes(added.untyped_storage()) == bytes(wide.untyped_storage())
