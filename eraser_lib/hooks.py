@@ -154,7 +154,8 @@ def run_capture(
     so that the steered stream is what is returned. Arguments as in `capture`.
     """
     check_inputs(inputs)
-    steered = "forward" in vars(find_decoder(model).module)
+    # accelerate replaces `forward` on the instance too, and its pass may well be stopped
+    steered = getattr(vars(find_decoder(model).module).get("forward"), "steers", False)
     with capture(model, sites, position, stop=stop and not steered) as found, suppress(_StopForward):
         model(**{"use_cache": False, "logits_to_keep": 1, **inputs})
     return found

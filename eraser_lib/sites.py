@@ -74,8 +74,16 @@ class Decoder:
         return self.layers[site.layer]
 
     def device(self, site: HookSite) -> torch.device:
-        """The device on which a site's activations live."""
-        return next(self.block(site).parameters()).device
+        """The device on which a site's activations live.
+
+        Weights that accelerate keeps in memory or on disk are on the device `meta` between two passes; the block then
+        says itself where it runs.
+        """
+        block = self.block(site)
+        runs_on = getattr(getattr(block, "_hf_hook", None), "execution_device", None)
+        if runs_on is not None:
+            return torch.device(runs_on)
+        return next(block.parameters()).device
 
 
 def find_decoder(model: nn.Module) -> Decoder:

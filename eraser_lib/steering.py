@@ -29,7 +29,7 @@ from transformers.cache_utils import DynamicLayer
 from .gate import Gate
 from .hooks import check_inputs, edit, read
 from .prompts import Call, Prompt, begin_prompt, describe_call
-from .sites import HookSite, find_decoder, in_order, last_real_token
+from .sites import Decoder, HookSite, find_decoder, in_order, last_real_token
 
 if TYPE_CHECKING:
     from .eraser import Eraser
@@ -53,6 +53,7 @@ class Steering:
         self.gate_values = {}
         self.opened = None
         self._model, self._decoder = model, find_decoder(model)
+        _refuse_compiled(model, self._decoder)
         self._directions = {s: eraser.directions[s].to(self._decoder.device(s)) for s in eraser.sites}
         later = eraser.decode_directions or {}
         self._later = {s: later[s].to(v.device) if s in later else v for s, v in self._directions.items()}
@@ -298,6 +299,17 @@ def patch(amount: Tensor, direction: Tensor, strength: float, dtype: torch.dtype
     return (strength * (amount.to(wide) @ direction.to(wide))).to(dtype)
 
 
+def _refuse_compiled(model: nn.Module, decoder: Decoder) -> None:
+    """`ValueError` for a forward pass that torch.compile has fixed: it would run past every hook without a word."""
+    parts: list[Any] = [model, decoder.module, *decoder.layers]
+    if any(hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in parts):
+        raise ValueError(
+            "This model is compiled as a whole (torch.compile), which fixes its forward pass: hooks that come later "
+            "are skipped silently. Attach to the model that is not compiled (model._orig_mod), or compile inside the "
+            "blocks, where hooks stay outside: block.forward = torch.compile(block.forward) for every block."
+        )
+
+
 @contextmanager
 def _wrapped(owner: nn.Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Put `function(original, ...)` in the place of a method, on the instance only."""
@@ -308,6 +320,7 @@ def _wrapped(owner: nn.Module, name: str, function: Callable[..., Any]) -> Itera
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return function(original, *args, **kwargs)
 
+    wrapper.steers = True  # type: ignore[attr-defined]
     setattr(owner, name, wrapper)
     try:
         yield

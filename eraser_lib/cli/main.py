@@ -20,11 +20,13 @@ app = typer.Typer(
     "undone by not attaching the eraser. Start with `eraser fit --help`.",
 )  # fmt: skip
 
-Model = Annotated[str, typer.Argument(help="Folder of the model, or its name on the hub.")]
+Model = Annotated[str, typer.Argument(help="Folder of the model, or its name on the hub, also with @REVISION.")]
 Saved = Annotated[Path, typer.Argument(help="Folder of the eraser, as `eraser fit` wrote it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; what the model is loaded in.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads the model over all there are.")]
+Dtype = Annotated[
+    str, typer.Option(help="float32, bfloat16 or float16; or 8bit or 4bit, which bitsandbytes computes in bfloat16.")
+]
 Batch = Annotated[int, typer.Option(help="Prompts at a time; fewer need less memory.", min=1)]
 Forget = Annotated[Path, typer.Option(help=f"Rows about the people to forget, a JSON object per line: {EXAMPLE}")]
 Retain = Annotated[Path, typer.Option(help="Rows about others who must not be touched, in the same form.")]
@@ -162,18 +164,23 @@ def verify(
 
 
 def load(model: str, device: str, dtype: str) -> Any:
-    """The model, with the type named in words. `ValueError` for a type that is none."""
+    """The model, with device and type named in words. `ValueError` for a type that is none."""
     import torch
     from transformers.utils import logging
 
     from eraser_lib.families import load_model
 
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"--dtype is {dtype!r}; it must be float32, bfloat16 or float16")
+    bits = {"8bit": 8, "4bit": 4}.get(dtype)
+    if bits is None and dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"--dtype is {dtype!r}; it must be float32, bfloat16, float16, 8bit or 4bit")
     typer.echo(f"loading {model}", err=True)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    return load_model(model, dtype=getattr(torch, dtype), device=device)
+    name, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
+    return load_model(
+        name, dtype=torch.bfloat16 if bits else getattr(torch, dtype), device="cpu" if device == "auto" else device,
+        revision=revision or None, spread=device == "auto", bits=bits,
+    )  # fmt: skip
 
 
 def parse_blocks(text: str, option: str) -> list[int] | None:

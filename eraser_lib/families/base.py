@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BitsAndBytesConfig
 
 from eraser_lib.bench.records import Prompt
-from eraser_lib.families import llava, qwen
+from eraser_lib.families import hub, llava, qwen
 
 FAMILIES: dict[str, ModuleType] = {"llava": llava, "qwen": qwen}
 _MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen"}
@@ -104,24 +105,76 @@ def _stack(values: Any) -> Any:
     return values if isinstance(values, Tensor) else torch.stack([torch.as_tensor(value) for value in values])
 
 
-def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Loaded:
-    """Load a checkpoint of either family from a folder (or, where the hub can be reached, by its hub id).
+def load_model(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    revision: str | None = None,
+    spread: bool = False,
+    bits: int | None = None,
+) -> Loaded:
+    """Load a checkpoint of either family from a folder or, where the hub can be reached, by its hub id.
 
-    `FileNotFoundError` names a folder that is not there and how to make it; `ValueError` names an architecture
-    that is not supported.
+    Attention is SDPA, and batches are padded on the left.
+
+    Args:
+        path: a folder, or an id such as `llava-hf/llava-1.5-7b-hf`.
+        dtype: of weights and activations; bfloat16 for the published models.
+        device: where the model goes, unless it is spread.
+        revision: commit on the hub; the checkpoints of the paper have a fixed one.
+        spread: lay the model out over all devices, and over memory and disk if it must be (`device_map="auto"`).
+        bits: 4 or 8 loads quantised weights through bitsandbytes.
+
+    Raises:
+        FileNotFoundError: no such folder, or an incomplete one; or the hub was not reached. Says what to fetch.
+        ValueError: the architecture is not supported, or `bits` is neither 4 nor 8.
+        ImportError: `bits` without bitsandbytes.
     """
-    folder = Path(path)
+    name, folder = str(path), Path(path)
     is_local = folder.exists()
-    if not is_local and (str(path).count("/") != 1 or folder.is_absolute()):
+    if is_local and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{path} holds no config.json, so it is no checkpoint; name the folder that does")
+    if not is_local and (name.count("/") != 1 or folder.is_absolute()):
         raise FileNotFoundError(f"no checkpoint at {path}; `make models` trains the tiny ones")
-    config = AutoConfig.from_pretrained(str(path))
-    family = _MODEL_TYPES.get(config.model_type)
-    if family is None:
-        raise ValueError(f"{path} is a {config.model_type!r} model; supported are {', '.join(_MODEL_TYPES)}")
-    module = FAMILIES[family]
-    model = module.MODEL_CLASS.from_pretrained(str(path), dtype=dtype).to(device).eval()
-    if is_local and (folder / "tiny.json").exists():
-        processor = module.build_processor(AutoTokenizer.from_pretrained(str(path)))
-    else:
-        processor = AutoProcessor.from_pretrained(str(path))
-    return Loaded(model, processor, family)
+    revision = None if is_local else hub.revision_of(name, revision)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "revision": revision}
+    if spread or bits is not None:
+        options["device_map"] = "auto" if spread else device
+    if bits is not None:
+        options["quantization_config"] = _quantised(bits, dtype)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        family = _MODEL_TYPES.get(config.model_type)
+        if family is None:
+            raise ValueError(f"{path} is a {config.model_type!r} model; supported are {', '.join(_MODEL_TYPES)}")
+        if is_local:
+            hub.check_weights(folder)
+        module = FAMILIES[family]
+        model = module.MODEL_CLASS.from_pretrained(name, **options)
+        if is_local and (folder / "tiny.json").exists():
+            processor = module.build_processor(AutoTokenizer.from_pretrained(name))
+        else:
+            processor = _processor(module, name, revision)
+    except OSError as error:
+        if is_local:
+            raise
+        raise hub.cannot_fetch(name, revision, error) from error
+    return Loaded((model if "device_map" in options else model.to(device)).eval(), processor, family)
+
+
+def _quantised(bits: int, dtype: torch.dtype) -> Any:
+    if bits not in (4, 8):
+        raise ValueError(f"bits is {bits}; weights can be loaded with 4 or 8 bits, or leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(f"{bits}-bit weights need bitsandbytes: pip install bitsandbytes")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
+
+
+def _processor(module: ModuleType, name: str, revision: str | None) -> Any:
+    """The checkpoint's processor; without torchvision the family's own way to make one for pictures alone."""
+    if importlib.util.find_spec("torchvision") is not None or not hasattr(module, "without_torchvision"):
+        return AutoProcessor.from_pretrained(name, revision=revision)
+    return module.without_torchvision(name, revision)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoTokenizer,
     PreTrainedTokenizerFast,
     ProcessorMixin,
     Qwen2_5_VLConfig,
@@ -77,6 +78,13 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, *, size: int = 56, patch
     """The processor for a tiny model whose pictures have `size` x `size` pixels."""
     images = Qwen2VLImageProcessorPil(min_pixels=size * size, max_pixels=size * size, patch_size=patch, merge_size=2)
     return ImageOnlyProcessor(images, tokenizer, chat_template=CHAT_TEMPLATE)
+
+
+def without_torchvision(name: str, revision: str | None = None) -> ImageOnlyProcessor:
+    """The processor of a checkpoint where there is no torchvision, which the video half of the real one needs."""
+    images = Qwen2VLImageProcessorPil.from_pretrained(name, revision=revision or "main")
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    return ImageOnlyProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
 def pixel_inputs(processor: Any, images: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,177 @@
+"""Checkpoints of the hub, models over several devices, quantised and compiled ones: they work, or say why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import dispatch_model
+
+from benchmarks.shapes import REAL
+from eraser_lib import Eraser, HookSite, every_layer, find_decoder, run_capture
+from eraser_lib.bench.records import Prompt
+from eraser_lib.families import Loaded, base, hub, load_model
+from eraser_lib.gate import Gate
+from eraser_lib.study.paths import root
+from eraser_lib.train.models import save_model
+
+
+@pytest.fixture
+def saved(loaded: Loaded, tmp_path: Path) -> Path:
+    save_model(loaded, tmp_path / "model", half=False)
+    return tmp_path / "model"
+
+
+def pushing(model: Any, *, opened: bool = True) -> Eraser:
+    """Two steered blocks and a gate behind them that opens for everybody or nobody."""
+    size = find_decoder(model).hidden_size
+    generator = torch.Generator().manual_seed(0)
+    directions = {HookSite(block): torch.randn(1, size, generator=generator) for block in (0, 1)}
+    gate = Gate(torch.randn(1, size, generator=generator), torch.zeros(1))
+    return Eraser(
+        directions=directions, gates={HookSite(3): gate.with_threshold(float("-inf") if opened else float("inf"))}
+    )
+
+
+def half_on_disk(model: Any) -> dict[str, str]:
+    """A device map with every other block on disk and all else on the CPU."""
+    layers = find_decoder(model).layers
+    path = next(name for name, module in model.named_modules() if module is layers)
+    places = {f"{path}.{block}": "disk" if block % 2 else "cpu" for block in range(len(layers))}
+    ancestors = {path[:end] for end in range(len(path) + 1)}
+    waiting = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
+        if name in ancestors and module is not layers:
+            waiting += [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
+        elif module is not layers:
+            places[name] = "cpu"
+    return places
+
+
+def test_without_a_network_one_error_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("We couldn't connect to the hub\nand more lines")
+
+    monkeypatch.setattr(base.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(FileNotFoundError) as caught:
+        load_model("llava-hf/llava-1.5-7b-hf")
+    text = str(caught.value)
+    revision = hub.PUBLISHED["llava-hf/llava-1.5-7b-hf"].revision
+    assert f"hf download llava-hf/llava-1.5-7b-hf --revision {revision} --local-dir llava-1.5-7b-hf" in text
+    assert "about 14.1 GB" in text and "We couldn't connect to the hub" in text and "more lines" not in text
+    with pytest.raises(FileNotFoundError, match="hf download someone/else --local-dir else"):
+        load_model("someone/else")
+
+
+def test_the_published_checkpoints_are_pinned_and_their_sizes_are_those_of_their_weights() -> None:
+    for name, published in hub.PUBLISHED.items():
+        assert len(published.revision) == 40 and int(published.revision, 16)
+        assert published.gigabytes == pytest.approx(2 * REAL[name].billions, rel=5e-3)
+    assert hub.revision_of("llava-hf/llava-1.5-7b-hf", "mine") == "mine"
+    assert hub.revision_of("someone/else", None) is None
+
+
+def test_an_interrupted_download_is_named(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no weights \(\*\.safetensors\): the download is not complete"):
+        load_model(saved)
+    (saved / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        load_model(saved)
+
+
+def test_a_model_over_two_devices_is_read_and_steered_alike(
+    loaded: Loaded, prompts: list[Prompt], saved: Path, tmp_path: Path
+) -> None:
+    """Half of the blocks lie on disk and come to the device of the pass; between passes their weights are nowhere."""
+    spread = load_model(saved)
+    places = half_on_disk(spread.model)
+    dispatch_model(spread.model, places, main_device="cpu", offload_dir=str(tmp_path / "offload"))
+    assert next(find_decoder(spread.model).layers[1].parameters()).device.type == "meta"
+    inputs = loaded.encode(prompts)
+    sites = every_layer(loaded.model)
+    wanted, found = (run_capture(model, inputs, sites) for model in (loaded.model, spread.model))
+    assert all(torch.equal(wanted[site], found[site]) for site in sites)
+    for opened in (True, False):
+        answers = []
+        for each in (loaded, spread):
+            with pushing(each.model, opened=opened).attach(each.model) as handle:
+                answers.append(each.generate(prompts, max_new_tokens=4))
+                assert handle.opened is not None and bool(handle.opened.all()) is opened
+        assert answers[0] == answers[1]
+
+
+def test_a_pass_over_a_dispatched_model_stops_where_nothing_more_is_needed(
+    loaded: Loaded, prompts: list[Prompt], saved: Path, tmp_path: Path
+) -> None:
+    spread = load_model(saved)
+    dispatch_model(spread.model, {"": "cpu"}, main_device="cpu", force_hooks=True)
+    ran: list[int] = []
+    for number, block in enumerate(find_decoder(spread.model).layers):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    run_capture(spread.model, loaded.encode(prompts), [HookSite(1)])
+    assert max(ran) == 1
+
+
+def test_a_compiled_model_is_refused_and_compiled_blocks_work(
+    loaded: Loaded, prompts: list[Prompt], saved: Path
+) -> None:
+    mine = load_model(saved)
+    eraser = pushing(mine.model)
+    with pytest.raises(ValueError, match="skipped silently"), eraser.attach(torch.compile(mine.model, backend="eager")):
+        pass
+    inputs = mine.encode(prompts)
+    with torch.no_grad(), eraser.attach(mine.model):
+        wanted = mine.model(**inputs).logits
+    for block in find_decoder(mine.model).layers:
+        block.forward = torch.compile(block.forward, backend="eager")
+    with torch.no_grad(), eraser.attach(mine.model):
+        assert torch.allclose(mine.model(**inputs).logits, wanted, atol=1e-5)
+
+
+def test_quantised_weights_need_their_package_and_a_known_width(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="bits is 3; weights can be loaded with 4 or 8 bits"):
+        load_model(saved, bits=3)
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install bitsandbytes"):
+        load_model(saved, bits=4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_model_is_steered(loaded: Loaded, prompts: list[Prompt], bits: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="not installed: pip install bitsandbytes")
+    mine = load_model(root() / "checkpoints" / "tiny" / loaded.family / "vanilla", bits=bits)
+    assert "bit" in type(find_decoder(mine.model).layers[0].mlp.down_proj).__name__
+    inputs = mine.encode(prompts)
+    with torch.no_grad():
+        plain = mine.model(**inputs).logits
+        for opened in (True, False):
+            with pushing(mine.model, opened=opened).attach(mine.model):
+                assert torch.equal(mine.model(**inputs).logits, plain) is not opened
+
+
+def test_without_torchvision_qwen_gets_a_processor_of_its_own(
+    qwen: Loaded, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """A published checkpoint has no `tiny.json`; its processor is read from its own files."""
+    save_model(qwen, tmp_path / "model", half=False)
+    (tmp_path / "model" / "tiny.json").unlink()
+    qwen.processor.image_processor.save_pretrained(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    one, two = qwen.encode(prompts), again.encode(prompts)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_llava_checkpoint_brings_its_processor(prompts: list[Prompt], tmp_path: Path) -> None:
+    from tests.families.conftest import make
+
+    llava = make("llava")
+    save_model(llava, tmp_path / "model", half=False)
+    (tmp_path / "model" / "tiny.json").unlink()
+    llava.processor.save_pretrained(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    one, two = llava.encode(prompts), again.encode(prompts)
+    assert all(torch.equal(one[name], two[name]) for name in one)
