@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .moments import Moments
     from .sites import Decoder, HookSite, every_layer, find_decoder
     from .steering import Steering
+    from .stream import ahead, stream_means, stream_moments
     from .threshold import Calibration, calibrate, conformal_threshold, open_rate_band, smallest_alpha
 
 # Names are resolved on first use, so that parts of the package that need no torch (tables, the book) load
@@ -31,6 +32,7 @@ _HOMES = {
     "moments": ("Moments",),
     "sites": ("Decoder", "HookSite", "every_layer", "find_decoder"),
     "steering": ("Steering",),
+    "stream": ("ahead", "stream_means", "stream_moments"),
     "threshold": ("Calibration", "calibrate", "conformal_threshold", "open_rate_band", "smallest_alpha"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -45,6 +47,7 @@ __all__ = [
     "HookSite",
     "Moments",
     "Steering",
+    "ahead",
     "calibrate",
     "capture",
     "combine",
@@ -65,6 +68,8 @@ __all__ = [
     "run_capture",
     "smallest_alpha",
     "stack",
+    "stream_means",
+    "stream_moments",
 ]
 
 

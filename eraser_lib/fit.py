@@ -17,7 +17,7 @@ from .sites import HookSite, in_order
 
 
 def fit_eraser(
-    forget: Mapping[HookSite, Tensor],
+    forget: Mapping[HookSite, Tensor | Moments],
     retain: Mapping[HookSite, Tensor | Moments],
     direction: Direction,
     *,
@@ -32,22 +32,25 @@ def fit_eraser(
 ) -> Eraser:
     """Fit the gates at the sites of `forget` and combine them with a direction.
 
-    `forget`, `retain`: activations `(N, d)` at the last prompt token per gate site; `retain` may be `Moments`
-    (of RMS-normalised activations where `rms` is set). `direction`: the steered sites. `threshold`: needed by
-    mode `two_pass`, which takes exactly one gate site; start from `inf` and set it by calibration with
-    `eraser.with_threshold`. `solver_options`: `beta, gamma, bias` for `ridge_gate`, or `energy, keep, gamma,
-    centred, bias` for `hard_gate`. Mode `constant` fits no gate and takes empty mappings.
+    `forget`, `retain`: activations `(N, d)` at the last prompt token per gate site, or their `Moments` (of
+    RMS-normalised activations where `rms` is set); the hard solver needs the forget activations themselves.
+    `direction`: the steered sites. `threshold`: needed by mode `two_pass`, which takes exactly one gate site; start
+    from `inf` and set it by calibration with `eraser.with_threshold`. `solver_options`: `beta, gamma, bias` for
+    `ridge_gate`, or `energy, keep, gamma, centred, bias` for `hard_gate`. Mode `constant` fits no gate and takes empty
+    mappings. `ValueError` for different sites, or moments that the hard solver cannot use.
     """
     if in_order(forget) != in_order(retain):
         raise ValueError("`forget` and `retain` must hold activations of the same hook sites.")
     gates: dict[HookSite, Gate] = {}
     for site in in_order(forget):
-        kept, known = retain[site], forget[site].to(torch.float64)
+        kept, known = retain[site], forget[site]
         if isinstance(kept, Tensor):
             kept = Moments.of(rms_normalise(kept.to(torch.float64)) if rms else kept)
-        gate = (ridge_gate if solver == "ridge" else hard_gate)(
-            rms_normalise(known) if rms else known, kept, **solver_options
-        )
+        if isinstance(known, Tensor):
+            known = rms_normalise(known.to(torch.float64)) if rms else known.to(torch.float64)
+        elif solver == "hard":
+            raise ValueError("The hard solver needs the forget activations; Moments of them fit a ridge gate only.")
+        gate = (ridge_gate if solver == "ridge" else hard_gate)(known, kept, **solver_options)  # type: ignore[arg-type]
         gate = replace(gate, rms=rms)
         if threshold is None and mode == "two_pass":
             threshold = float("inf")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -63,6 +66,19 @@ class Moments:
         if other.count > self.count:
             raise ValueError(f"Cannot take {other.count} vectors away from {self.count}: they are not a part of them.")
         return self._combined(other, sign=-1)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file, so that shards and processes can each count a part and `merge` them."""
+        tensors = {"sum": self.sum, "second": self.second, "count": torch.tensor(self.count)}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Moments:
+        """The inverse of `save`, on the CPU."""
+        read = load_file(path)
+        moments = cls(read["sum"].shape[0], dtype=read["sum"].dtype)
+        moments.count, moments.sum, moments.second = int(read["count"]), read["sum"], read["second"]
+        return moments
 
     def _combined(self, other: Moments, *, sign: int) -> Moments:
         if other.size != self.size:

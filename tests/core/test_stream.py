@@ -1,0 +1,186 @@
+"""Moments read batch by batch: the same numbers, a stated peak of memory, no work that is not needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.memory import LiveBytes
+from benchmarks.shapes import REAL, real_model
+from eraser_lib import (
+    HookSite,
+    Moments,
+    ahead,
+    contrast,
+    every_layer,
+    find_decoder,
+    fit_eraser,
+    run_capture,
+    stream_means,
+    stream_moments,
+)
+from eraser_lib.stream import moment_bytes, sweeps
+from tests.core.conftest import FAMILIES, WIDTH, make_model
+
+JOINED = (HookSite(1), HookSite(2))
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> Any:
+    return make_model(request.param, torch.float32)
+
+
+def inputs(count: int, *, rows: int = 2, width: int = 7) -> Iterator[dict[str, torch.Tensor]]:
+    for number in range(count):
+        ids = torch.randint(9, 60, (rows, width), generator=torch.Generator().manual_seed(number))
+        yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def stacked(model: Any, count: int) -> dict[HookSite, torch.Tensor]:
+    """All activations, kept."""
+    sites = every_layer(model)
+    parts = [run_capture(model, batch, sites) for batch in inputs(count)]
+    return {site: torch.cat([part[site] for part in parts]) for site in sites}
+
+
+@pytest.mark.parametrize("budget", [None, 6 * moment_bytes(WIDTH), moment_bytes(2 * WIDTH)])
+def test_streamed_moments_are_those_of_all_activations(model: Any, budget: int | None) -> None:
+    readings = [HookSite(3), JOINED, HookSite(0)]
+    found = stream_moments(model, lambda: inputs(5), readings, budget=budget)
+    kept = stacked(model, 5)
+    assert list(found) == readings
+    for reading, moments in found.items():
+        joined = torch.cat([kept[site] for site in ((reading,) if isinstance(reading, HookSite) else reading)], dim=1)
+        wanted = Moments.of(joined)
+        assert moments.count == 10 and moments.second.dtype == torch.float32
+        torch.testing.assert_close(moments.second.double(), wanted.second, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(moments.sum.double(), wanted.sum, rtol=1e-5, atol=1e-5)
+
+
+def test_means_need_no_matrix(model: Any) -> None:
+    kept = stacked(model, 3)
+    with LiveBytes() as live:
+        means = stream_means(model, inputs(3), every_layer(model))
+    assert live.largest < moment_bytes(WIDTH) * 4, "no tensor as large as the moments of all blocks"
+    for site, mean in means.items():
+        torch.testing.assert_close(mean, kept[site].double().mean(dim=0, keepdim=True), rtol=1e-6, atol=1e-6)
+    direction = contrast(means, {site: torch.zeros_like(mean) for site, mean in means.items()})
+    assert direction.sites == every_layer(model)
+
+
+def peak(model: Any, count: int, **options: Any) -> int:
+    with LiveBytes() as live:
+        stream_moments(model, lambda: inputs(count), every_layer(model), **options)
+    return live.peak
+
+
+def test_the_peak_of_memory_is_the_stated_one_and_does_not_grow_with_the_prompts(model: Any) -> None:
+    """Counted: moments of all sites, the update of one, and a forward pass."""
+    few, many = peak(model, 3), peak(model, 30)
+    assert many == few
+    with LiveBytes() as live:
+        run_capture(model, next(inputs(1)), every_layer(model))
+    sites = len(every_layer(model))
+    assert sites * moment_bytes(WIDTH) <= few <= (sites + 2) * moment_bytes(WIDTH) + live.peak
+
+
+def test_a_budget_is_kept_by_more_sweeps(model: Any) -> None:
+    budget = 2 * moment_bytes(WIDTH)
+    moments_alive: list[int] = []
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        moments_alive.append(0)
+        yield from inputs(2)
+
+    whole = stream_moments(model, lambda: inputs(2), every_layer(model))
+    parts = stream_moments(model, batches, every_layer(model), budget=budget)
+    assert len(moments_alive) == 2, "four blocks, two at a time"
+    for site in whole:
+        assert torch.equal(whole[site].second, parts[site].second)
+    with pytest.raises(ValueError, match=r"moments of 1\.output\+2\.output take .* more than the budget"):
+        stream_moments(model, batches, [JOINED], budget=budget)
+
+
+def test_a_sweep_goes_no_deeper_than_it_must(model: Any) -> None:
+    ran: list[int] = []
+    blocks = find_decoder(model).layers
+    handles = [b.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, b in enumerate(blocks)]
+    try:
+        stream_moments(model, lambda: inputs(1), every_layer(model), budget=2 * moment_bytes(WIDTH))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == [0, 1, 0, 1, 2, 3]
+
+
+def test_shards_of_several_processes_are_merged(model: Any, tmp_path: Path) -> None:
+    batches = list(inputs(6))
+    site = HookSite(2)
+    for number, part in enumerate((batches[:2], batches[2:])):
+        stream_moments(model, lambda part=part: part, [site], dtype=torch.float64)[site].save(tmp_path / f"{number}")
+    merged = Moments.load(tmp_path / "0").merge(Moments.load(tmp_path / "1"))
+    whole = stream_moments(model, lambda: batches, [site], dtype=torch.float64)[site]
+    assert merged.count == whole.count == 12
+    torch.testing.assert_close(merged.second, whole.second, rtol=1e-12, atol=0)
+
+
+def test_an_eraser_is_fitted_without_keeping_an_activation(model: Any) -> None:
+    kept = stacked(model, 8)
+    site, direction = HookSite(3), contrast({HookSite(0): torch.ones(1, WIDTH)}, {HookSite(0): torch.zeros(1, WIDTH)})
+    forget, retain = kept[site][:6].double(), kept[site][6:].double()
+    usual = fit_eraser({site: forget}, {site: retain}, direction)
+    streamed = fit_eraser({site: Moments.of(forget)}, {site: Moments.of(retain)}, direction)
+    torch.testing.assert_close(streamed.gates[site].weight, usual.gates[site].weight)
+    with pytest.raises(ValueError, match="hard solver needs the forget activations"):
+        fit_eraser({site: Moments.of(forget)}, {site: Moments.of(retain)}, direction, solver="hard", energy=0.9)
+
+
+def test_no_batches_is_an_error(model: Any) -> None:
+    used = iter(list(inputs(1)))
+    with pytest.raises(ValueError, match="Pass a function that starts anew"):
+        stream_moments(model, lambda: used, every_layer(model), budget=moment_bytes(WIDTH))
+    with pytest.raises(ValueError, match="no batches"):
+        stream_means(model, [], every_layer(model))
+
+
+@pytest.mark.parametrize("name", ["llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"])
+def test_what_a_7b_model_needs(name: str) -> None:
+    """The figures of the page on cost: one block 67 MB or less, all of them about 2 GB, in 3 sweeps of 1 GB."""
+    model = real_model(REAL[name], device="meta")
+    size, sites = REAL[name].hidden, every_layer(model)
+    assert moment_bytes(size) <= 68e6
+    assert 1.4e9 < len(sites) * moment_bytes(size) < 2.2e9
+    assert len(sweeps(sites, size, budget=10**9)) <= 3
+    assert sum(len(group) for group in sweeps(sites, size, budget=10**9)) == len(sites)
+
+
+def test_what_is_prepared_ahead_comes_in_order_and_never_piles_up() -> None:
+    made, lock = [], threading.Lock()
+
+    def make(number: int) -> int:
+        with lock:
+            made.append(number)
+        return number * number
+
+    found = []
+    for value in ahead(make, range(20), workers=3):
+        found.append(value)
+        assert len(made) <= len(found) + 3
+    assert found == [number * number for number in range(20)]
+
+
+def test_an_error_ahead_is_raised_where_its_result_was_due() -> None:
+    def make(number: int) -> int:
+        if number == 2:
+            raise ValueError("picture 2 is broken")
+        return number
+
+    results = ahead(make, range(5))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="picture 2 is broken"):
+        next(results)
