@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from eraser_lib.bench import language as lang
+from eraser_lib.bench.protocols import WORLD, Protocol
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
 
 COLUMNS = ("ID", "metadata", "Classification_Task", "Mask_Task", "Generation_Task")
@@ -26,9 +26,9 @@ class SchemaError(ValueError):
 
 
 def read_questions(
-    path: Path, subset: Subset, *, role: Role = "test", people: Iterable[str] | None = None
+    path: Path, subset: Subset, *, role: Role = "test", people: Iterable[str] | None = None, protocol: Protocol = WORLD
 ) -> list[Question]:
-    """All questions of a benchmark file in the authors' zero-shot prompts.
+    """All questions of a benchmark file, or of a folder of its shards, in the prompts of a protocol.
 
     `people` keeps only these identifiers, in the order of the file. A file with several pictures a person
     (`images`) spreads its visual questions over them. Raises `FileNotFoundError` and `SchemaError`.
@@ -47,7 +47,7 @@ def read_questions(
     found: list[Question] = []
     for number, row in enumerate(_rows(frame)):
         if wanted is None or row["ID"] in wanted:
-            found.extend(_person_questions(path.name, number, row, subset, role))
+            found.extend(_person_questions(path.name, number, row, subset, role, protocol))
     if wanted is not None and (unknown := wanted - set(frame["ID"])):
         raise KeyError(f"{path.name} has nobody with ID {', '.join(sorted(unknown)[:5])}")
     return found
@@ -63,7 +63,9 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subset, role: Role) -> Iterator[Question]:
+def _person_questions(
+    name: str, number: int, row: dict[str, Any], subset: Subset, role: Role, protocol: Protocol
+) -> Iterator[Question]:
     pictures = _pictures(name, number, row)
     person = str(row["ID"])
     tasks = {column: _json(name, number, column, row[column]) for column in _TASK}
@@ -83,13 +85,13 @@ def _person_questions(name: str, number: int, row: dict[str, Any], subset: Subse
                     options = tuple(entry["Options"].values())
                     answer = entry["Correct_Answer"].strip()
                     fact = entry["Options"][answer]
-                    text = lang.classification_prompt(entry["Question"], options)
+                    text = protocol.classification(entry["Question"], options)
                 elif task == "cloze":
                     answer = fact = entry["Ground_Truth"]
-                    text = lang.cloze_prompt(entry["Question"])
+                    text = protocol.cloze(entry["Question"])
                 else:
                     answer = entry["Ground_Truth"]
-                    text = lang.generation_prompt(entry["Question"])
+                    text = protocol.generation(entry["Question"])
                 yield Question(
                     id=f"{person}/{subset}/{modality}/{task}/{entry.get('Attribute', index)}",
                     subset=subset, role=role, modality=modality, task=task,

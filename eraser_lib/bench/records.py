@@ -25,6 +25,14 @@ class Prompt:
     text: str
     image: Image.Image | None = field(default=None, compare=False, repr=False)
     system: str | None = None
+    shots: tuple[Prompt, ...] = field(default=(), repr=False)
+    """Examples that are shown first, each with its answer in its text; see `eraser_lib.bench.protocols`."""
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The images of the examples and the prompt's own, in the order in which they are shown."""
+        shown = [shot.image for shot in (*self.shots, self)]
+        return [image for image in shown if image is not None]
 
 
 @dataclass(frozen=True)

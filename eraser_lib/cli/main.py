@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eraser_lib.cli.rows import EXAMPLE, read_image, read_rows
-from eraser_lib.study.paths import sha256
+from eraser_lib.cli.rows import EXAMPLE, fingerprint, read_image, read_rows
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -28,7 +27,13 @@ Dtype = Annotated[
     str, typer.Option(help="float32, bfloat16 or float16; or 8bit or 4bit, which bitsandbytes computes in bfloat16.")
 ]
 Batch = Annotated[int, typer.Option(help="Prompts at a time; fewer need less memory.", min=1)]
-Forget = Annotated[Path, typer.Option(help=f"Rows about the people to forget, a JSON object per line: {EXAMPLE}")]
+Forget = Annotated[
+    Path,
+    typer.Option(
+        help=f"Rows about the people to forget, a JSON object per line: {EXAMPLE} "
+        "Or a folder of pictures with a people.yml that lists name, images and facts."
+    ),
+]
 Retain = Annotated[Path, typer.Option(help="Rows about others who must not be touched, in the same form.")]
 
 FAILED = 1
@@ -70,7 +75,7 @@ def fit(
         made = workshop.fit(
             loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
             instruction=instruction, batch=batch, say=lambda text: typer.echo(text, err=True),
-            metadata={"model_id": model, "forget": sha256(forget), "retain": sha256(retain)},
+            metadata={"model_id": model, "forget": fingerprint(forget), "retain": fingerprint(retain)},
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
         report = {"eraser": str(out), **made.report()}

@@ -8,7 +8,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from eraser_lib.bench.own import read_people
 from eraser_lib.bench.records import Prompt, Question, Role, Subset
+from eraser_lib.study.paths import sha256
 
 KEYS = {"question": "what is asked", "image": "a picture, by its path from the file", "person": "who it is about",
         "answer": "what the model says today"}  # fmt: skip
@@ -20,12 +22,15 @@ class RowsError(ValueError):
 
 
 def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Question]:
-    """Read a file of rows, one JSON object per line; empty lines are skipped.
+    """Read a file of rows, one JSON object per line, empty lines skipped; or a folder of people, see `bench.own`.
 
     Raises:
+        SchemaError: the folder's people cannot be used.
         RowsError: no such file, no row, a line that is no object, an unknown key, a value that is no text, no question,
             or a picture that is missing or unreadable.
     """
+    if path.is_dir():
+        return read_people(path, subset, role=role)
     if not path.is_file():
         raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
     rows = [
@@ -64,6 +69,14 @@ def _row(path: Path, number: int, line: str, subset: Subset, role: Role) -> Ques
         task="generation", prompt=Prompt(row["question"], image), answer=row.get("answer", ""),
         person=row.get("person"),
     )  # fmt: skip
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of a file of rows, or of all files of a folder of people with their names."""
+    if not path.is_dir():
+        return sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256("".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files))
 
 
 def read_image(path: Path, where: str = "the picture") -> Image.Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -140,7 +140,7 @@ def fit(
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
     """The same prompts with and without an instruction to decline, at the output of every block."""
     few = prompts[:: max(1, len(prompts) // CONTRAST)][:CONTRAST]
-    declined = [Prompt(f"{p.text} {instruction}", p.image, p.system) for p in few]
+    declined = [replace(p, text=f"{p.text} {instruction}") for p in few]
     return contrast(*(read_activations(loaded, side, batch_size=batch) for side in (declined, few)))
 
 

@@ -90,10 +90,11 @@ _FRACTIONS = ("fact_recall", "rouge_l", "bleu", "answer_prob")
 
 
 def prompt_hash(prompt: Prompt) -> str:
-    """Hash of what is asked: system text, text and the decoded pixels of the image, 16 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps([prompt.system, prompt.text]).encode())
-    if prompt.image is not None:
-        image = prompt.image.convert("RGB")
+    """Hash of what is asked: system text, text, examples and decoded pixels, 16 hexadecimal digits."""
+    texts = [prompt.system, prompt.text, *(shot.text for shot in prompt.shots)]
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    for shown in prompt.images:
+        image = shown.convert("RGB")
         digest.update(f"{image.size}".encode())
         digest.update(image.tobytes())
     return digest.hexdigest()[:16]

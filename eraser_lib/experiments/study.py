@@ -255,13 +255,13 @@ def read_choice(study: Study) -> dict[str, Any]:
 
 def decline(prompt: Prompt) -> Prompt:
     """The prompt with an instruction to decline."""
-    return Prompt(f"{prompt.text} {DECLINE_INSTRUCTIONS[0]}", prompt.image, prompt.system)
+    return replace(prompt, text=f"{prompt.text} {DECLINE_INSTRUCTIONS[0]}")
 
 
 def with_system(system: str) -> Any:
     """A `prepare` function that adds a system instruction to every prompt."""
 
     def prepare(prompt: Prompt) -> Prompt:
-        return Prompt(prompt.text, prompt.image, system)
+        return replace(prompt, system=system)
 
     return prepare

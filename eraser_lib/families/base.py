@@ -57,7 +57,7 @@ class Loaded:
             raise ValueError(f"{len(prompts)} prompts but {len(answers)} answers; give one answer for each prompt")
         if padding_side not in ("left", "right"):
             raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'")
-        images = [prompt.image for prompt in prompts if prompt.image is not None]
+        images = [image for prompt in prompts for image in prompt.images]
         texts = [self.module.render(prompt) for prompt in prompts]
         batch = self.processor(text=texts, images=images or None, return_mm_token_type_ids=True)
         rows, types = batch["input_ids"], batch["mm_token_type_ids"]

@@ -37,10 +37,14 @@ CHAT_TEMPLATE = (
 
 
 def render(prompt: Prompt) -> str:
-    """The chat text of a prompt up to the point where the assistant speaks; one `<image>` where it has an image."""
+    """The chat text of a prompt up to the point where the assistant speaks; one `<image>` for each image."""
     system = f"{prompt.system} " if prompt.system else ""
-    image = f"{IMAGE_TOKEN}\n" if prompt.image is not None else ""
-    return f"{system}USER: {image}{prompt.text}\nASSISTANT:"
+    shown = "".join(f"USER: {_image(shot)}{shot.text}\n" for shot in prompt.shots)
+    return f"{system}{shown}USER: {_image(prompt)}{prompt.text}\nASSISTANT:"
+
+
+def _image(prompt: Prompt) -> str:
+    return "" if prompt.image is None else f"{IMAGE_TOKEN}\n"
 
 
 def render_answer(answer: str) -> str:

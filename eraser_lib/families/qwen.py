@@ -60,13 +60,17 @@ class ImageOnlyProcessor(Qwen2_5_VLProcessor):
 
 
 def render(prompt: Prompt) -> str:
-    """The chat text of a prompt up to the point where the assistant speaks; one image placeholder if it has one."""
+    """The chat text of a prompt up to the point where the assistant speaks; one placeholder for each image."""
     system = prompt.system or DEFAULT_SYSTEM
-    image = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>" if prompt.image is not None else ""
+    shown = "".join(f"{_image(shot)}{shot.text}\n" for shot in prompt.shots)
     return (
-        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{image}{prompt.text}<|im_end|>\n"
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{shown}{_image(prompt)}{prompt.text}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def _image(prompt: Prompt) -> str:
+    return "" if prompt.image is None else f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 
 
 def render_answer(answer: str) -> str:

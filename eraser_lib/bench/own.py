@@ -1,0 +1,119 @@
+"""People of one's own: a folder of pictures and one small file that says who they are.
+
+.. code-block:: yaml
+
+    # people.yml (or people.jsonl with one person a line)
+    - name: Anna Example
+      images: [anna-1.jpg, anna-2.jpg]
+      facts: {occupation: baker, home town: Lisbon}
+      questions:
+        - {question: "Where did Anna Example study?", answer: "In Porto."}
+        - {question: "Who is this?", answer: "Anna Example.", image: anna-2.jpg}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from eraser_lib.bench.reader import SchemaError
+from eraser_lib.bench.records import Prompt, Question, Role, Subset
+
+FILES = ("people.yml", "people.yaml", "people.jsonl")
+KEYS = ("name", "images", "facts", "questions")
+WORDINGS = ("What is the {fact} of {who}?", "Tell me the {fact} of {who}.", "Do you know the {fact} of {who}?")
+WHO = ("this person", "the person in the picture", "the person shown here")
+
+
+def read_people(folder: Path, subset: Subset, *, role: Role = "fit") -> list[Question]:
+    """Questions about the people of a folder: every fact by name, and on every picture without a name, in several
+    wordings, then the questions that the file brings.
+
+    Raises:
+        FileNotFoundError: no folder, or none of `people.yml`, `people.yaml`, `people.jsonl` in it.
+        SchemaError: a person without a name, facts or questions, an unknown key, two of one name, or a picture that is
+            missing or unreadable; names file and person.
+    """
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder} holds none of {', '.join(FILES)}; it should say who the people are")
+    found: list[Question] = []
+    names: set[str] = set()
+    for number, person in enumerate(_entries(path), 1):
+        where = f"{path}, person {number}"
+        name = _checked(person, where)
+        if name in names:
+            raise SchemaError(f"{where}: there is already somebody called {name}; give each person one entry")
+        names.add(name)
+        found += _of_person(person, name, path.parent, f"{where} ({name})", subset, role)
+    return found
+
+
+def _entries(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        loaded = yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise SchemaError(f"{path} cannot be read: {error}") from error
+    if not isinstance(loaded, list) or not loaded:
+        raise SchemaError(f"{path} must be a list of people, each with a name; it is {type(loaded).__name__}")
+    return loaded
+
+
+def _checked(person: Any, where: str) -> str:
+    if not isinstance(person, Mapping) or not isinstance(person.get("name"), str) or not person["name"].strip():
+        raise SchemaError(f"{where}: has no name. Expected keys: {', '.join(KEYS)}")
+    if unknown := sorted(set(map(str, person)) - set(KEYS)):
+        raise SchemaError(f"{where}: unknown key {', '.join(unknown)}. Known keys: {', '.join(KEYS)}")
+    if not person.get("facts") and not person.get("questions"):
+        raise SchemaError(f"{where} ({person['name']}): give facts or questions, so that there is something to ask")
+    for key, kind in (("images", list), ("facts", Mapping), ("questions", list)):
+        if key in person and not isinstance(person[key], kind):
+            raise SchemaError(f"{where} ({person['name']}): {key} is {type(person[key]).__name__}")
+    return str(person["name"]).strip()
+
+
+def _of_person(
+    person: Mapping[str, Any], name: str, folder: Path, where: str, subset: Subset, role: Role
+) -> list[Question]:
+    images = {str(file): _picture(folder / str(file), where) for file in person.get("images", ())}
+    found: list[Question] = []
+
+    def add(text: str, image: Image.Image | None, answer: str, attribute: str | None = None) -> None:
+        found.append(
+            Question(
+                id=f"{name}/{role}/{len(found)}", subset=subset, role=role, modality="qa" if image is None else "vqa",
+                task="generation", prompt=Prompt(text, image), answer=answer, person=name, attribute=attribute,
+                fact=answer if attribute else None,
+            )
+        )  # fmt: skip
+
+    for fact, value in person.get("facts", {}).items():
+        for wording in WORDINGS:
+            add(wording.format(fact=fact, who=name), None, str(value), str(fact))
+        for number, image in enumerate(images.values()):
+            for shift, wording in enumerate(WORDINGS):
+                add(wording.format(fact=fact, who=WHO[(number + shift) % len(WHO)]), image, str(value), str(fact))
+    for entry in person.get("questions", ()):
+        if not isinstance(entry, Mapping) or not str(entry.get("question", "")).strip():
+            raise SchemaError(f"{where}: a question must be an object with question, answer and perhaps image")
+        file = entry.get("image")
+        shown = None if file is None else images.get(str(file)) or _picture(folder / str(file), where)
+        add(str(entry["question"]), shown, str(entry.get("answer", "")))
+    return found
+
+
+def _picture(path: Path, where: str) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except FileNotFoundError as error:
+        raise SchemaError(f"{where}: the picture {path} does not exist") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise SchemaError(f"{where}: {path} is no picture that can be read ({error})") from error

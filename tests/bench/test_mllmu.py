@@ -1,0 +1,145 @@
+"""MLLMU-Bench as it is published: where its parts lie, what its schema refuses, and the two named protocols."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eraser_lib.bench import mllmu
+from eraser_lib.bench.protocols import ONE_SHOT, PROTOCOLS, WORLD, ZERO_SHOT, one_shot
+from eraser_lib.bench.reader import SchemaError, read_questions
+from eraser_lib.bench.records import Prompt
+from eraser_lib.evaluate.log import prompt_hash
+from eraser_lib.families import llava, qwen
+from tests.bench.test_reader import _row, _write
+
+
+def published(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as on the hub, where every right letter is an option."""
+    row["Classification_Task"]["Image_Textual_Questions"][0]["Correct_Answer"] = "C"
+    return row
+
+
+def test_the_tiny_world_is_in_the_form_of_the_benchmark(written: tuple[Path, str]) -> None:
+    folder, _ = written
+    for name in ("Full_Set", "forget_5", "retain_95", "Test_Set", "Retain_Set"):
+        found = mllmu.questions(folder, name, "test", protocol=WORLD)
+        assert found == read_questions(folder / f"{name}.parquet", "test")
+
+
+def test_a_folder_of_shards_is_read_as_one_file(tmp_path: Path) -> None:
+    folder = tmp_path / "MLLMU-Bench" / "forget_5"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        shutil.move(_write(tmp_path, _row(ID=str(number))), folder / f"train-0000{number}-of-00002.parquet")
+    found = mllmu.questions(tmp_path / "MLLMU-Bench", "forget_5", "forget")
+    assert list(dict.fromkeys(question.person for question in found)) == ["1", "2"]
+    with pytest.raises(FileNotFoundError, match=r"neither Test_Set.parquet nor Test_Set/\*.parquet; found forget_5"):
+        mllmu.locate(tmp_path / "MLLMU-Bench", "Test_Set")
+    with pytest.raises(ValueError, match="no part 'test'; it has Full_Set"):
+        mllmu.locate(tmp_path, "test")
+
+
+def test_without_a_network_the_error_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route to the hub\ndetails")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(FileNotFoundError) as caught:
+        mllmu.locate(mllmu.HUB, "forget_5")
+    assert "hf download MLLMMU/MLLMU-Bench --repo-type dataset --local-dir MLLMU-Bench" in str(caught.value)
+    assert "no route to the hub" in str(caught.value) and "details" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="there is no folder /nowhere"):
+        mllmu.locate("/nowhere", "forget_5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": {"bytes": b"no picture"}}, "column image, row 1: is no picture with bytes"),
+        ({"metadata": [{"Question": "q"}]}, "column metadata, row 1: is no list of Question and Answer"),
+        ({"Mask_Task": [{"Question": "no gap", "Ground_Truth": "x", "Type": "Pure_Text"}]}, "Mask_Task, row 1: .* __"),
+        ({"Mask_Task": [{"Question": "a __", "Ground_Truth": "x", "Type": "Text"}]}, "Mask_Task, row 1: .*known Type"),
+        ({"Generation_Task": [{"Question": "q", "Type": "Pure_Text"}]}, "Generation_Task, row 1: lacks .*Ground_Truth"),
+        ({"Classification_Task": {"Pure_Text_Questions": []}}, "Classification_Task, row 1: lacks a Question"),
+        ({"ID": "17"}, "column ID, row [01]: field_uniqueness"),
+    ],
+)  # fmt: skip
+def test_the_schema_names_row_and_column(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = _write(tmp_path, _row(), _row(**{"ID": "18", **changes}))
+    with pytest.raises(SchemaError, match=message):
+        mllmu.questions(tmp_path, "forget_5", "forget")
+    assert path.exists()
+
+
+def test_a_missing_column_and_many_errors_are_told_in_one_message(tmp_path: Path) -> None:
+    rows = [_row(ID=str(number), metadata=[{"Question": "q"}]) for number in range(7)]
+    for row in rows:
+        del row["Generation_Task"]
+    _write(tmp_path, *rows)
+    with pytest.raises(SchemaError, match=r"forget_5.parquet is not MLLMU-Bench.*Generation_Task.*; and \d more"):
+        mllmu.questions(tmp_path, "forget_5", "forget")
+
+
+def test_zero_shot_prompts_are_the_authors(tmp_path: Path) -> None:
+    _write(tmp_path, published(_row()))
+    by = {(q.modality, q.task): q for q in mllmu.questions(tmp_path, "forget_5", "forget")}
+    assert by["vqa", "classification"].prompt.text == (
+        "Where does this person live?\nA: Paris\nB: Rome\nC: Oslo\nD: Bern\n"
+        "Just give ONE letter representing the answer directly."
+    )
+    assert by["qa", "cloze"].prompt.text == (
+        "Ada Cole lives in [Blank].\nPlease **ONLY** provide the correct answer that should replace the [Blank]."
+    )
+    assert by["qa", "generation"].prompt.text == (
+        "Who is Ada Cole?\nAnswer the question based on your trained knowledge in one sentence in ENGLISH."
+    )
+    assert set(PROTOCOLS) == {"world", "zero_shot", "one_shot"}
+
+
+def test_one_shot_prompts_show_one_person_and_never_ask_about_them(tmp_path: Path) -> None:
+    _write(tmp_path, *(published(_row(ID=str(number))) for number in (1, 2, 3)))
+    zero = mllmu.questions(tmp_path, "forget_5", "forget", protocol=ZERO_SHOT)
+    found = mllmu.questions(tmp_path, "forget_5", "forget", protocol=ONE_SHOT)
+    assert found == mllmu.questions(tmp_path, "forget_5", "forget", protocol=ONE_SHOT), "the draw is seeded"
+    shown = {q.person for q in zero} - {q.person for q in found}
+    assert len(shown) == 1 and len(found) == 2 * len(zero) // 3
+    by = {(q.modality, q.task): q for q in found}
+    (letter,) = by["vqa", "classification"].prompt.shots
+    assert letter.text == (
+        "Question: Where does this person live?\nA: Paris\nB: Rome\nC: Oslo\nD: Bern\nCorrect Answer: C"
+    )
+    assert letter.image is not None and by["qa", "cloze"].prompt.shots[0].image is None
+    assert by["qa", "cloze"].prompt.shots[0].text.endswith("[Blank].\nCorrect Answer: Oslo")
+    assert by["vqa", "generation"].prompt.shots == ()
+    people = {seed: {q.person for q in one_shot(zero, seed=seed)} for seed in range(12)}
+    assert len(set(map(frozenset, people.values()))) > 1
+    with pytest.raises(ValueError, match="two people or more; these are about 1"):
+        one_shot([q for q in zero if q.person == "1"])
+
+
+def test_examples_are_part_of_what_is_asked() -> None:
+    picture, other = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    shot = Prompt("Question: x\nCorrect Answer: A", picture)
+    prompt = Prompt("y", other, shots=(shot,))
+    assert prompt.images == [picture, other]
+    assert llava.render(prompt) == "USER: <image>\nQuestion: x\nCorrect Answer: A\nUSER: <image>\ny\nASSISTANT:"
+    assert qwen.render(prompt).count(qwen.IMAGE_TOKEN) == 2
+    hashes = {prompt_hash(p) for p in (prompt, Prompt("y", other), Prompt("y", other, shots=(Prompt("z", picture),)))}
+    assert len(hashes) == 3
+
+
+def test_pictures_of_the_test_set_are_checked_one_by_one(tmp_path: Path) -> None:
+    good = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(good, "PNG")
+    row = published(_row(images=[{"bytes": good.getvalue()}, {"bytes": b""}]))
+    del row["image"]
+    pd.DataFrame([row]).to_parquet(tmp_path / "Test_Set.parquet")
+    with pytest.raises(SchemaError, match="column images, row 0: is no picture"):
+        mllmu.questions(tmp_path, "Test_Set", "test")

@@ -1,0 +1,127 @@
+"""A folder of one's own people, and CLEAR: the same records, and errors that name file and person."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eraser_lib.bench.clear import read_clear
+from eraser_lib.bench.own import read_people
+from eraser_lib.bench.reader import SchemaError
+from eraser_lib.cli.rows import read_rows
+
+ANNA = """
+- name: Anna Example
+  images: [anna-1.png, anna-2.png]
+  facts: {occupation: baker, home town: Lisbon}
+  questions:
+    - {question: "Where did Anna Example study?", answer: In Porto.}
+    - {question: "Who is this?", answer: Anna Example., image: anna-2.png}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, colour in enumerate(("red", "blue"), 1):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"anna-{number}.png")
+    (tmp_path / "people.yml").write_text(ANNA)
+    return tmp_path
+
+
+def test_every_fact_is_asked_by_name_and_on_every_picture(folder: Path) -> None:
+    found = read_people(folder, "forget")
+    assert len({question.id for question in found}) == len(found) == 2 * (3 + 2 * 3) + 2
+    by_name = [q for q in found if q.modality == "qa" and q.fact]
+    on_picture = [q for q in found if q.modality == "vqa" and q.fact]
+    assert all("Anna Example" in q.prompt.text for q in by_name)
+    assert not any("Anna" in q.prompt.text for q in on_picture), "a picture is asked about without the name"
+    assert {(q.attribute, q.fact) for q in found if q.fact} == {("occupation", "baker"), ("home town", "Lisbon")}
+    last = found[-1]
+    assert last.prompt.image is not None and last.prompt.image.getpixel((0, 0)) == (0, 0, 255)
+    assert read_rows(folder, "forget") == found, "the command takes the folder too"
+
+
+def test_lines_of_json_say_the_same(folder: Path) -> None:
+    wanted = read_people(folder, "forget")
+    (folder / "people.yml").unlink()
+    person: dict[str, Any] = {
+        "name": "Anna Example", "images": ["anna-1.png", "anna-2.png"],
+        "facts": {"occupation": "baker", "home town": "Lisbon"},
+        "questions": [
+            {"question": "Where did Anna Example study?", "answer": "In Porto."},
+            {"question": "Who is this?", "answer": "Anna Example.", "image": "anna-2.png"},
+        ],
+    }  # fmt: skip
+    (folder / "people.jsonl").write_text(json.dumps(person) + "\n\n")
+    assert read_people(folder, "forget") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {facts: {a: b}}", r"people.yml, person 1: has no name"),
+        ("- {name: A}", r"person 1 \(A\): give facts or questions"),
+        ("- {name: A, facts: {a: b}, photo: x}", "unknown key photo. Known keys: name, images"),
+        ("- {name: A, facts: {a: b}}\n- {name: A, facts: {a: b}}", "person 2: there is already somebody called A"),
+        ("- {name: A, facts: {a: b}, images: [gone.png]}", r"person 1 \(A\): the picture .*gone.png does not exist"),
+        ("- {name: A, facts: {a: b}, images: [people.yml]}", "is no picture that can be read"),
+        ("- {name: A, facts: [a]}", r"person 1 \(A\): facts is list"),
+        ("- {name: A, questions: [hello]}", "a question must be an object"),
+        ("name: A", "must be a list of people"),
+        ("- {name: A", "cannot be read"),
+    ],
+)
+def test_errors_name_the_person(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "people.yml").write_text(text)
+    with pytest.raises(SchemaError, match=message):
+        read_people(tmp_path, "forget")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none of people\.yml, people\.yaml, people\.jsonl"):
+        read_people(tmp_path, "forget")
+
+
+def picture() -> dict[str, bytes]:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    return {"bytes": out.getvalue()}
+
+
+def test_the_three_kinds_of_rows_of_clear(tmp_path: Path) -> None:
+    rows = [
+        {"image": picture(), "name": "Ada Cole", "caption": "Ada Cole reads.", "perturbed_names": ["B", "C", "D"],
+         "perturbed_captions": ["B reads.", "C reads.", "D reads."], "paraphrased_caption": "A reading Ada Cole."},
+        {"question": "What does Ada Cole write?", "answer": "Novels.", "name": "Ada Cole",
+         "perturbed_answer": ["Poems.", "Plays.", "Songs."], "paraphrased_answer": "She writes novels."},
+        {"image": picture(), "question": "Who is this?", "answer": "E F", "options": ["G H", "I J", "K L"]},
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "forget05.parquet")
+    found = read_clear(tmp_path / "forget05.parquet", "forget")
+    assert [(q.modality, q.task) for q in found] == [
+        ("vqa", "generation"), ("vqa", "classification"), ("qa", "generation"), ("vqa", "classification"),
+    ]  # fmt: skip
+    caption, name, question, face = found
+    assert (caption.fact, caption.answer, len(caption.wrong)) == ("Ada Cole", "Ada Cole reads.", 3)
+    assert caption.paraphrase == "A reading Ada Cole."
+    assert sorted(name.options) == ["Ada Cole", "B", "C", "D"]
+    assert name.options["ABCD".index(name.answer)] == "Ada Cole"
+    assert question.prompt.text.startswith("What does Ada Cole write?\n") and question.wrong[0] == "Poems."
+    assert face.options["ABCD".index(face.answer)] == "E F" and face.person is None
+    assert read_clear(tmp_path / "forget05.parquet", "forget") == found
+    places = {read_clear(tmp_path / "forget05.parquet", "forget", seed=seed)[1].answer for seed in range(20)}
+    assert len(places) > 1, "the right letter depends on the seed"
+
+
+def test_a_row_of_no_kind_and_a_missing_file_are_errors(tmp_path: Path) -> None:
+    pd.DataFrame([{"name": "Ada Cole", "caption": "x"}]).to_parquet(tmp_path / "retain.parquet")
+    with pytest.raises(SchemaError, match=r"retain.parquet, row 0: neither .*; it has caption, name"):
+        read_clear(tmp_path / "retain.parquet", "retain")
+    with pytest.raises(FileNotFoundError, match="hf download therem/CLEAR"):
+        read_clear(tmp_path / "none.parquet", "retain")
