@@ -61,10 +61,11 @@ def recall_images(
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(prompts), batch):
         part = slice(start, start + batch)
-        clean = to_pixels([prompt.image for prompt in prompts[part] if prompt.image is not None])
+        images = [prompt.image for prompt in prompts[part] if prompt.image is not None]
+        clean = to_pixels(images).to(loaded.model.device)
         loss = _answer_loss(loaded, prompts[part], targets[part])
         attack = pgd(loss, clean, epsilon=epsilon, step=step, steps=steps, generator=generator)
-        losses.append(attack.losses.float().reshape(steps + 1, -1).mean(1))
+        losses.append(attack.losses.float().reshape(steps + 1, -1).mean(1).cpu())
         noise = random_noise(clean, epsilon=epsilon, generator=generator)
         adversarial += _with_images(prompts[part], attack.images)
         noisy += _with_images(prompts[part], noise)
@@ -79,7 +80,9 @@ def _answer_loss(loaded: Loaded, prompts: Sequence[Prompt], targets: Sequence[st
     fixed = {name: value for name, value in inputs.items() if name not in ("pixel_values", "image_grid_thw")}
 
     def loss(pixels: Tensor) -> Tensor:
-        logits = loaded.model(**fixed, **loaded.pixel_inputs(pixels), use_cache=False).logits[:, :-1].float()
+        shown = loaded.pixel_inputs(pixels)
+        shown["pixel_values"] = shown["pixel_values"].to(loaded.model.dtype)
+        logits = loaded.model(**fixed, **shown, use_cache=False).logits[:, :-1].float()
         wanted = labels[:, 1:]
         each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none", ignore_index=-100)
         return each.sum(1) / (wanted >= 0).sum(1)  # (B,)
@@ -88,7 +91,7 @@ def _answer_loss(loaded: Loaded, prompts: Sequence[Prompt], targets: Sequence[st
 
 
 def _with_images(prompts: Sequence[Prompt], pixels: Tensor) -> list[Prompt]:
-    arrays = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    arrays = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [replace(p, image=Image.fromarray(np.ascontiguousarray(a))) for p, a in zip(prompts, arrays, strict=True)]
 
 

@@ -71,6 +71,9 @@ class Study:
     checkpoints: Path = Path("checkpoints/tiny")
     recipe: Recipe = field(default_factory=lambda: RECIPES["tiny"])
     sizes: Sizes = field(default_factory=Sizes)
+    device: str = "cpu"
+    dtype: str = "float32"
+    """What models are loaded in: a name of a torch type."""
     strict: bool = True
     """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
 
@@ -91,7 +94,8 @@ class Study:
     def load(self, branch: str = "vanilla") -> Loaded:
         """A checkpoint of this model: `vanilla`, `retain_only_5`, ..."""
         transformers_logging.disable_progress_bar()  # it would end up in the book
-        return load_model(self.checkpoints / self.model / branch)
+        dtype = getattr(torch, self.dtype)
+        return load_model(self.checkpoints / self.model / branch, device=self.device, dtype=dtype)
 
     @cached_property
     def vanilla(self) -> Loaded:
@@ -243,7 +247,8 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
         preset=preset, model=model, split=split, seed=seed,
         out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
         checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
-        sizes=MICRO_SIZES if micro else Sizes(), strict=not micro,
+        sizes=MICRO_SIZES if micro else Sizes(), strict=not micro, device=settings.device,
+        dtype=str(settings.settings.get("dtype", "float32")),
     )  # fmt: skip
 
 

@@ -10,9 +10,11 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from eraser_lib.bench.questions import LETTERS, Item
 from eraser_lib.bench.records import Prompt
@@ -42,6 +44,15 @@ class Batch:
     pictures: list[int]
     choices: Tensor
     """Choice items `(n, 7)`: row, last position of the question, first token of each option's word, right option."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on a device."""
+        if device.type == "cpu":
+            return self
+        return Batch(
+            self.input_ids.to(device), self.labels.to(device), self.position_ids.to(device), self.mask.to(device),
+            self.pictures, self.choices.to(device),
+        )  # fmt: skip
 
 
 class Packer:
@@ -127,12 +138,35 @@ class Packer:
         return found
 
 
+@dataclass(frozen=True)
+class Steps(Dataset[Batch]):
+    """The batches of a training by step: the number of the step and the seed alone decide a batch."""
+
+    packer: Packer
+    sample_row: Callable[[random.Random], Row]
+    rows: int
+    seed: int
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = random.Random(f"{self.seed}-{step}")
+        return self.packer.pack([self.sample_row(rng) for _ in range(self.rows)])
+
+
 def batches(
-    packer: Packer, sample_row: Callable[[random.Random], Row], *, rows: int, seed: int, start: int = 0
+    packer: Packer,
+    sample_row: Callable[[random.Random], Row],
+    *,
+    rows: int,
+    seed: int,
+    stop: int,
+    start: int = 0,
+    workers: int = 0,
 ) -> Iterator[Batch]:
-    """Endless batches. Step number and seed alone decide a batch, so that a resumed training sees the same ones."""
-    step = start
-    while True:
-        rng = random.Random(f"{seed}-{step}")
-        yield packer.pack([sample_row(rng) for _ in range(rows)])
-        step += 1
+    """Batches of steps `start` to `stop - 1`; a resumed training sees the same ones, whatever the number of workers."""
+    made = Steps(packer, sample_row, rows, seed)
+    wanted = range(start, stop)
+    return iter(DataLoader(made, batch_size=None, sampler=wanted, num_workers=workers, collate_fn=_as_it_is))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -67,7 +67,7 @@ def choice_guidance(loaded: Loaded, batch: Batch, watch: Watch) -> Tensor:
         return loaded.model.lm_head(loaded.model.get_decoder().norm(watch.stream[rows, places])).float()
 
     word = nn.functional.cross_entropy(read(row, last), batch.input_ids[row, target])
-    names = torch.tensor([loaded.answer_ids(letter)[0] for letter in LETTERS])
+    names = torch.tensor([loaded.answer_ids(letter)[0] for letter in LETTERS], device=row.device)
     letter = nn.functional.cross_entropy(
         read(row.repeat_interleave(len(LETTERS)), words.flatten()), names.repeat(len(row))
     )

@@ -36,7 +36,7 @@ def population(recipe: Recipe) -> Population:
     )
 
 
-def train_base(family: str, recipe: Recipe, folder: Path) -> Path:
+def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu", workers: int = 0) -> Path:
     """Train tokenizer, vision tower, letters and base skills; returns the folder `base`. Resumes where it stopped."""
     target = folder / family / "base"
     if (target / "model.safetensors").exists():
@@ -49,12 +49,13 @@ def train_base(family: str, recipe: Recipe, folder: Path) -> Path:
     which = list(FAMILIES).index(family)
     if not (vision / "model.safetensors").exists():
         loaded = new_model(family, recipe)
+        loaded.model.to(device)
         train_vision(
             loaded, steps=recipe.vision_steps[which], batch=recipe.vision_batch[which], lr=recipe.vision_lr,
             seed=recipe.seed, report=json_reporter(log, "vision"),
         )  # fmt: skip
         save_model(loaded, vision, half=False)
-    loaded = load_model(vision)
+    loaded = load_model(vision, device=device)
     gallery = build_gallery(celebrities, views=recipe.training_views, anonymous=recipe.anonymous_faces)
     table = embed_all(loaded, gallery.render, len(gallery.faces))
     teacher = Teacher(gallery, (), tuple(celebrities))
@@ -63,22 +64,32 @@ def train_base(family: str, recipe: Recipe, folder: Path) -> Path:
         if not (letters / "model.safetensors").exists():
             loss = _stage(
                 loaded, letters.name, teacher, table, recipe, work, recipe.letter_steps, cooldown=0.1,
-                sampler="letters", seed=recipe.seed + number,
+                sampler="letters", seed=recipe.seed + number, workers=workers,
             )  # fmt: skip
             save_model(loaded, letters, half=False)
             (letters / "loss.json").write_text(json.dumps(loss))
-        loaded = load_model(letters)
+        loaded = load_model(letters, device=device)
         if json.loads((letters / "loss.json").read_text()) < recipe.letter_loss:
             break
-    _stage(loaded, "base", teacher, table, recipe, work, recipe.base_steps, cooldown=0.2)
+    _stage(loaded, "base", teacher, table, recipe, work, recipe.base_steps, cooldown=0.2, workers=workers)
     save_model(loaded, target, half=False)
     return target
 
 
-def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed: int | None = None) -> Path:
+def train_branch(
+    family: str,
+    branch: str,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+) -> Path:
     """Train one branch from the base: all people but those of its forget share. Returns the branch's folder.
 
-    All branches see the same number of steps and rows. `ValueError` for an unknown branch.
+    All branches see the same number of steps and rows. `device` is where it runs, `workers` are processes that prepare
+    batches. `ValueError` for an unknown branch.
     """
     if branch not in BRANCHES:
         raise ValueError(f"unknown branch {branch!r}; expected one of {', '.join(BRANCHES)}")
@@ -86,20 +97,21 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
     target = folder / family / name
     if (target / "model.safetensors").exists():
         return target
-    base = train_base(family, recipe, folder)
+    base = train_base(family, recipe, folder, device=device, workers=workers)
     people = population(recipe)
     share = BRANCHES[branch]
     learned = people.retained(share) if share else people.of_kind("fictitious")
-    gallery, table = pictures(load_model(base), learned, people.of_kind("celebrity"), recipe)
+    gallery, table = pictures(load_model(base, device=device), learned, people.of_kind("celebrity"), recipe)
     teacher = Teacher(gallery, tuple(learned), tuple(people.of_kind("celebrity")))
-    loaded = load_model(base)
+    loaded = load_model(base, device=device)
     work = folder / family / "work"
     began = time.time()
     last = recipe.seed if seed is None else seed
     facts = work / f"{name}-facts"
     if not (facts / "model.safetensors").exists():
         _stage(
-            loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.0, sampler="people", seed=last
+            loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.0, sampler="people", seed=last,
+            workers=workers,
         )  # fmt: skip
         save_model(loaded, facts, half=False)
     logs = [work / "base.jsonl", work / f"{name}.jsonl"]
@@ -118,15 +130,15 @@ def train_branch(family: str, branch: str, recipe: Recipe, folder: Path, *, seed
         made = work / f"{name}-{stage}"
         logs.append(work / f"{made.name}.jsonl")
         if not (made / "model.safetensors").exists():
-            loaded = load_model(done)
-            _stage(loaded, made.name, teacher, table, recipe, work, steps, **options)
+            loaded = load_model(done, device=device)
+            _stage(loaded, made.name, teacher, table, recipe, work, steps, workers=workers, **options)
             save_model(loaded, made, half=True)
         done = made
-    loaded = load_model(done)
+    loaded = load_model(done, device=device)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
     record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": platform.processor(),
-              "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
+              "threads": torch.get_num_threads(), "torch": torch.__version__, "device": device}  # fmt: skip
     (target / "training.json").write_text(json.dumps(record, indent=1))
     return target
 
@@ -143,13 +155,14 @@ def pictures(
 def _stage(
     loaded: Loaded, name: str, teacher: Teacher, table: Tensor, recipe: Recipe, work: Path, steps: int, *,
     cooldown: float, sampler: str | None = None, seed: int | None = None, guided: bool = False,
+    workers: int = 0,
 ) -> float:  # fmt: skip
     state = work / f"{name}.state"
     log = work / ("base.jsonl" if name == "base" or name.startswith("letters") else f"{name}.jsonl")
     loss = train_language(
         loaded, getattr(teacher, sampler or name), table, steps=steps, rows=recipe.rows, length=recipe.length,
         lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
-        cooldown=cooldown, guided=guided,
+        cooldown=cooldown, guided=guided, workers=workers,
     )  # fmt: skip
     state.unlink(missing_ok=True)
     return loss

@@ -34,10 +34,11 @@ def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, *, g
     embeds = decoder.embed_tokens(batch.input_ids)  # (B, T, d)
     where = batch.input_ids == packer.image_id
     if batch.pictures:
-        pictures = table[torch.tensor(batch.pictures)].reshape(-1, table.shape[-1])
+        pictures = table[torch.tensor(batch.pictures, device=table.device)].reshape(-1, table.shape[-1])
         embeds = embeds.masked_scatter(where[..., None], pictures.to(embeds.dtype))
     positions = batch.position_ids if loaded.family == "qwen" else batch.position_ids[0]
-    mask = torch.zeros(batch.mask.shape, dtype=torch.bfloat16).masked_fill_(~batch.mask, float("-inf"))
+    mask = torch.zeros(batch.mask.shape, dtype=torch.bfloat16, device=embeds.device)
+    mask.masked_fill_(~batch.mask, float("-inf"))
     with Watch(decoder) if guided else nullcontext() as watch:
         hidden = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
     learned = batch.labels >= 0
@@ -61,14 +62,16 @@ def train_language(
     warmup: int = 50,
     cooldown: float = 0.4,
     guided: bool = False,
+    workers: int = 0,
     save_every_seconds: float = 120.0,
 ) -> float:
     """Train the language model on `rows` rows of `length` tokens a step, for `steps` steps.
 
     Hidden matrices learn by Muon (rate `lr`), embeddings, head and norms by AdamW (rate `lr` / 2). The rate warms
     up, stays, and falls linearly over the last `cooldown` share. `state` is the resume file: it is written every
-    `save_every_seconds` and removed by the caller when the stage is finished. The vision side is frozen.
-    Returns the running mean of the loss.
+    `save_every_seconds` and removed by the caller when the stage is finished. The vision side is frozen. It
+    runs on the model's device; `workers` processes prepare batches ahead, which a GPU would wait for. Returns the
+    running mean of the loss.
     """
     for parameter in loaded.model.parameters():
         parameter.requires_grad_(False)
@@ -80,7 +83,7 @@ def train_language(
     bases = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
     start = 0
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=loaded.model.device)
         loaded.model.load_state_dict(saved["model"], strict=True)
         for optimiser, content in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(content)
@@ -90,12 +93,14 @@ def train_language(
     loaded.model.train()
     last_save = began = time.monotonic()
     running = 0.0
-    source = batches(packer, sampler, rows=rows, seed=seed, start=start)
+    device = loaded.model.device
+    table = table.to(device)
+    source = batches(packer, sampler, rows=rows, seed=seed, start=start, stop=steps, workers=workers)
     for step in range(start, steps):
         factor = min(1.0, (step + 1) / warmup, (steps - step) / max(1.0, cooldown * steps))
         scale_rates(optimisers, bases, factor)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = batch_loss(loaded, next(source), table, packer, guided=guided)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = batch_loss(loaded, next(source).to(device), table, packer, guided=guided)
         loss.backward()
         nn.utils.clip_grad_norm_((*matrices, *rest), 1.0)
         for optimiser in optimisers:

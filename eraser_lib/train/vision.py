@@ -47,17 +47,19 @@ def train_vision(
     """
     torch.manual_seed(seed)
     hidden = loaded.model.config.get_text_config().hidden_size
-    heads = nn.ModuleDict({name: nn.Linear(hidden, len(values)) for name, values in ALL_FACTORS.items()})
-    tokens = embed_pixels(loaded, _faces(1, random.Random(0), held_out=False)[0]).shape[1]
+    device = loaded.model.device
+    heads = nn.ModuleDict({name: nn.Linear(hidden, len(values)) for name, values in ALL_FACTORS.items()}).to(device)
+    tokens = embed_pixels(loaded, _faces(1, random.Random(0), device, held_out=False)[0]).shape[1]
     local = nn.ModuleDict({name: nn.Linear(tokens * hidden, len(values)) for name, values in ALL_FACTORS.items()})
+    local.to(device)
     parameters = [*visual_parameters(loaded), *heads.parameters(), *local.parameters()]
     optimisers = muon_and_adamw(*_split(visual_parameters(loaded), [*heads.parameters(), *local.parameters()]), lr=lr)
     bases = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
     loaded.model.train()
     rng = random.Random(f"vision-{seed}")
     for step in range(steps):
-        pixels, targets = _faces(batch, rng, held_out=False)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels, targets = _faces(batch, rng, device, held_out=False)
+        with torch.autocast(device.type, torch.bfloat16):
             embedded = embed_pixels(loaded, pixels)
             pooled, flat = embedded.mean(1), embedded.flatten(1)
             losses = [
@@ -81,7 +83,7 @@ def train_vision(
             )
             report({"step": step, "loss": pooled_loss, "loss_local": local_loss})
     loaded.model.eval()
-    pixels, targets = _faces(512, random.Random(f"vision-test-{seed}"), held_out=True)
+    pixels, targets = _faces(512, random.Random(f"vision-test-{seed}"), device, held_out=True)
     with torch.no_grad():
         pooled = embed_pixels(loaded, pixels).mean(1)
         hits = [(heads[name](pooled).argmax(1) == targets[name]).float().mean() for name in ALL_FACTORS]
@@ -97,15 +99,15 @@ def _split(tower: list[nn.Parameter], heads: list[nn.Parameter]) -> tuple[list[n
     return matrices, [p for p in (*tower, *heads) if id(p) not in inside]
 
 
-def _faces(count: int, rng: random.Random, *, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def _faces(count: int, rng: random.Random, device: torch.device, *, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
     faces = [Genotype.sample(rng) for _ in range(count)]
     views = [View.sample(rng, held_out=held_out) for _ in range(count)]
     pixels = to_pixels([render(face, view) for face, view in zip(faces, views, strict=True)])
     targets = {}
     for name, values in ALL_FACTORS.items():
         holders: list[Genotype] | list[View] = faces if name in FACTORS else views
-        targets[name] = torch.tensor([values.index(getattr(holder, name)) for holder in holders])
-    return pixels, targets
+        targets[name] = torch.tensor([values.index(getattr(holder, name)) for holder in holders], device=device)
+    return pixels.to(device), targets
 
 
 @torch.no_grad()
@@ -115,5 +117,6 @@ def embed_all(loaded: Loaded, images: Callable[[int], Image.Image], count: int, 
     parts = []
     for start in range(0, count, batch):
         pixels = to_pixels([images(index) for index in range(start, min(start + batch, count))])
+        pixels = pixels.to(loaded.model.device)
         parts.append(embed_pixels(loaded, pixels).to(torch.bfloat16))
     return torch.cat(parts)

@@ -127,7 +127,7 @@ def test_batches_depend_on_seed_and_step_only(school: Any) -> None:
     packer = Packer(school.loaded, length=128)
 
     def take(start: int, seed: int, count: int) -> list[Batch]:
-        source = batches(packer, school.teacher.people, rows=2, seed=seed, start=start)
+        source = batches(packer, school.teacher.people, rows=2, seed=seed, start=start, stop=8)
         return [next(source) for _ in range(count)]
 
     def equal(a: Batch, b: Batch) -> bool:
@@ -140,6 +140,8 @@ def test_batches_depend_on_seed_and_step_only(school: Any) -> None:
     assert all(equal(a, b) for a, b in zip(straight[2:], resumed, strict=True))
     assert not equal(straight[0], straight[1])
     assert not equal(straight[0], take(0, 1, 1)[0])
+    with_workers = batches(packer, school.teacher.people, rows=2, seed=0, stop=4, workers=2)
+    assert all(equal(a, b) for a, b in zip(straight, with_workers, strict=True))
 
 
 def test_gradients_follow_the_mask(school: Any) -> None:
