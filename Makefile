@@ -11,7 +11,8 @@ STUDY_NAME := $(or $(shell sed -n 's/^within: *//p' presets/$(PRESET).yml 2>/dev
 FROM ?= results/$(STUDY_NAME)
 REQUIREMENTS ?= requirements-cpu.txt
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
-TRAIN ?=
+TRAIN ?= $(TRAIN_$(PRESET))
+TRAIN_gpu := --recipe gpu --device cuda --workers 12
 
 # PY=python uses the active environment (conda, say) as it is; otherwise everything runs in .venv
 FIND_PYTHON = for name in python3.11 python3.12 python3 python; do \
@@ -44,7 +45,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 STUDY = $(PY) -m eraser_lib.study
 
-.PHONY: help setup plan study book report test test-fast lint models check promote prose clean
+.PHONY: help setup plan study book links report test test-fast lint models check promote prose clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -88,6 +89,10 @@ book: $(BOOK_INSTALLED)  ## render the book from the committed results (FROM=run
 	@test -s _build/html/index.html || { echo "Error: the build left no _build/html/index.html." >&2; exit 2; }
 	@echo "The book of $(FROM): $(CURDIR)/_build/html/index.html"
 
+links: $(BOOK_INSTALLED)  ## ask every address in the book whether it still answers (needs a network)
+	@ln -sfn ../$(FROM) book/run
+	@$(BOOK_PY) -c "from jupyter_book.cli.main import main; main()" build . --builder linkcheck --all --quiet
+
 report: $(INSTALLED)  ## compare the run with the committed reference again
 	@$(STUDY) report --preset $(PRESET)
 
@@ -103,7 +108,7 @@ lint: $(INSTALLED)  ## ruff, mypy, notebooks without outputs
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/study/test_notebooks.py
 
-models: $(INSTALLED)  ## train the tiny models from nothing, where missing or stale (hours on two cores; resumes)
+models: $(INSTALLED)  ## train the small models from nothing, where missing or stale (hours on two cores; resumes)
 	@$(STUDY) retire --preset $(PRESET)
 	@$(PY) -m eraser_lib.train $(TRAIN)
 	@$(STUDY) record --preset $(PRESET)

@@ -38,7 +38,8 @@ rule notebook:
     resources:
         mem_mb=lambda wildcards: JOBS[wildcards.job].kind.memory_mb,
         gpu=int(PRESET.device == "cuda"),
-        runtime=lambda wildcards: max(10, int(4 * JOBS[wildcards.job].minutes)),
+        # minutes; more of them with each attempt, where a profile allows several
+        runtime=lambda wildcards, attempt: attempt * max(10, int(4 * JOBS[wildcards.job].minutes)),
     shell:
         "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 "
         f"{sys.executable} -m eraser_lib.study run --preset {PRESET.name} --job {{wildcards.job}} > {{log}} 2>&1"

@@ -88,10 +88,11 @@ def require(preset: Preset) -> None:
     """
     found = problems(preset)
     if found:
+        command = "make models" if preset.study == "tiny" else f"make models PRESET={preset.name}"
         raise StudyError(
             f"The checkpoints of preset {preset.name!r} do not belong to this code:\n  "
             + "\n  ".join(found)
-            + "\nRebuild them with 'make models', or restore the committed ones with git."
+            + f"\nRebuild them with '{command}', or restore the committed ones with git."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
-from eraser_lib.study import engine, preset, runner
+from eraser_lib.study import engine, matrix, preset, runner
 from eraser_lib.study.paths import StudyError, write_json
-from tests.study.toys import PRESET, notebook
+from tests.study.toys import HERE, PRESET, notebook
 
 # the toy notebooks write no logs, so there is nothing to summarise
 FRONT = """
@@ -191,3 +193,29 @@ def test_records_are_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "x.json", {"b": 1, "a": [1.5, None]})
     assert json.loads((tmp_path / "a" / "x.json").read_text()) == {"a": [1.5, None], "b": 1}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.json"]
+
+
+PROFILES = sorted(path.parent.name for path in (HERE / "profiles").glob("*/config.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str) -> None:
+    """A dry run: the profile's options exist, its executor is installed, and every job gets its resources."""
+    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", "-n", "--config", "preset=toy"]
+    if profile == "default":
+        command += ["--cores", "2"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = len(matrix.jobs(preset.load("toy"))) + 1
+    assert re.search(rf"^total +{wanted}$", done.stdout + done.stderr, re.MULTILINE)
+
+
+def test_the_pod_runs_a_target_that_exists() -> None:
+    job = yaml.safe_load((HERE / "profiles" / "kubernetes" / "job.yaml").read_text())
+    (pod,) = job["spec"]["template"]["spec"]["containers"]
+    program, target, *variables = pod["command"]
+    assert program == "make" and re.search(rf"^{target}:", (HERE / "Makefile").read_text(), re.MULTILINE)
+    named = dict(variable.split("=") for variable in variables)
+    assert (HERE / "presets" / f"{named['PRESET']}.yml").is_file()
+    assert pod["workingDir"] == pod["volumeMounts"][0]["mountPath"]
+    assert int(pod["resources"]["limits"]["nvidia.com/gpu"]) == 1

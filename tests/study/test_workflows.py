@@ -23,7 +23,7 @@ def jobs(path: Path) -> dict[str, Any]:
 def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (HERE / "Makefile").read_text(), re.MULTILINE))
     for name, job in jobs(path).items():
-        assert job["runs-on"] == "ubuntu-latest", name
+        assert job["runs-on"] in ("ubuntu-latest", ["self-hosted", "gpu"]), name
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             if "uses" in step:
@@ -47,6 +47,18 @@ def test_nothing_is_deployed_that_did_not_build() -> None:
         for text in ("make book", "upload-pages-artifact")
     )
     assert built < uploaded and steps[uploaded]["with"]["path"] == "_build/html"
+
+
+def test_a_gpu_runner_installs_for_a_gpu_and_publishes_nothing() -> None:
+    path = HERE / ".github" / "workflows" / "gpu.yml"
+    content = yaml.safe_load(path.read_text())
+    (job,) = content["jobs"].values()
+    assert job["runs-on"] == ["self-hosted", "gpu"]
+    assert (HERE / content["env"]["REQUIREMENTS"]).is_file(), "make reads the variable from the environment"
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make setup", "make models", "make study"]
+    (kept,) = (step for step in job["steps"] if "upload-artifact" in str(step.get("uses")))
+    assert kept["with"]["if-no-files-found"] == "error"
+    assert "pages" not in path.read_text()
 
 
 def test_permissions_are_the_least() -> None:
