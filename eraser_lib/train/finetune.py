@@ -1,0 +1,190 @@
+"""The vanilla and retain-only models of MLLMU-Bench: LoRA on the profiles of its people, with resume.
+
+    python -m eraser_lib.train.finetune --model llava-hf/llava-1.5-7b-hf --data MLLMU-Bench --out OUT/vanilla
+    ... --without forget_5 --out OUT/retain_only_5
+
+The recipe is that of the benchmark's own script (arXiv 2410.22108): rank 16, alpha 16, dropout .05, Gaussian start,
+AdamW at 2e-5 falling linearly to zero, 5 epochs, batches of 4, the adapters merged into the weights at the end. Two
+things differ and stand in the manifest: adapters go to the language decoder alone (the script's names match parts of
+the vision tower too), and only answers are learned, not the questions. ``accelerate launch`` starts it on all GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from eraser_lib.bench import mllmu
+from eraser_lib.bench.records import Question
+from eraser_lib.families import Loaded, load_model
+from eraser_lib.study.paths import write_json
+
+FULL = "Full_Set"
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """The numbers of the benchmark's script."""
+
+    rank: int = 16
+    alpha: int = 16
+    dropout: float = 0.05
+    lr: float = 2e-5
+    epochs: int = 5
+    batch: int = 4
+    seed: int = 0
+    save_every: int = 200
+    """Steps between two states to resume from."""
+
+
+def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: Path) -> Path:
+    """Train adapters on questions and answers, merge them, and write the model and its processor to `out`.
+
+    A stopped training goes on from its last state in `<out>.state`, to the same weights on the same devices. The folder
+    appears when it is whole.
+
+    Raises:
+        ValueError: no rows.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+    from peft import LoraConfig, get_peft_model
+
+    if not rows:
+        raise ValueError("there is nothing to learn: no questions with answers")
+    if (out / "config.json").is_file():
+        return out
+    set_seed(recipe.seed)
+    accelerator = Accelerator()
+    decoder = loaded.model.get_decoder()
+    prefix = next(name for name, module in loaded.model.named_modules() if module is decoder)
+    linear = [f"{prefix}.{name}" for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=linear,
+        init_lora_weights="gaussian",
+    )  # fmt: skip
+    adapted = get_peft_model(loaded.model, config)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=recipe.lr)
+    share = recipe.batch * accelerator.num_processes
+    steps = recipe.epochs * -(-len(rows) // share)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
+    adapted, optimiser, schedule = accelerator.prepare(adapted, optimiser, schedule)
+    state = out.with_name(f"{out.name}.state")
+    begun = _resume(accelerator, state)
+    curve = []
+    adapted.train()
+    for step, batch in _batches(rows, recipe, share, accelerator.process_index, begun):
+        inputs = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family).encode(
+            [row.prompt for row in batch], [row.answer for row in batch], padding_side="right"
+        )
+        loss = adapted(**inputs).loss
+        accelerator.backward(loss)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        if accelerator.is_main_process and (step % 20 == 0 or step == steps - 1):
+            curve.append({"step": step, "loss": round(float(loss.detach()), 5)})
+            print(json.dumps({**curve[-1], "steps": steps}), flush=True)
+        if (step + 1) % recipe.save_every == 0 and step + 1 < steps:
+            _save(accelerator, state, step + 1)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        merged = accelerator.unwrap_model(adapted).merge_and_unload().eval()
+        _write(
+            Loaded(merged, loaded.processor, loaded.family),
+            out,
+            {"recipe": asdict(recipe), "rows": len(rows), "curve": curve},
+        )
+        shutil.rmtree(state, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return out
+
+
+def _batches(
+    rows: Sequence[Question], recipe: LoraRecipe, share: int, process: int, begun: int
+) -> Iterator[tuple[int, list[Question]]]:
+    """Number and rows of every step from `begun` on; epoch and seed alone decide the order."""
+    step = 0
+    for epoch in range(recipe.epochs):
+        order = random.Random(f"finetune-{recipe.seed}-{epoch}").sample(range(len(rows)), len(rows))
+        for start in range(0, len(rows), share):
+            if step >= begun:
+                mine = order[start : start + share][process * recipe.batch : (process + 1) * recipe.batch]
+                yield step, [rows[index] for index in mine or order[:1]]
+            step += 1
+
+
+def _resume(accelerator: Any, state: Path) -> int:
+    mark = state / "step.json"
+    if not mark.is_file():
+        return 0
+    accelerator.load_state(str(state))
+    step = int(json.loads(mark.read_text())["step"])
+    accelerator.print(f"resumes after step {step}")
+    return step
+
+
+def _save(accelerator: Any, state: Path, step: int) -> None:
+    """Write a state beside the old one, then put it in its place."""
+    fresh = state.with_name(f"{state.name}.new")
+    accelerator.save_state(str(fresh), safe_serialization=False)
+    if accelerator.is_main_process:
+        write_json(fresh / "step.json", {"step": step})
+        shutil.rmtree(state, ignore_errors=True)
+        fresh.rename(state)
+    accelerator.wait_for_everyone()
+
+
+def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    loaded.model.save_pretrained(partial)
+    loaded.processor.save_pretrained(partial)
+    loaded.processor.image_processor.save_pretrained(partial)  # read alone where there is no torchvision
+    differs = ["adapters in the language decoder alone", "loss on answers alone"]
+    write_json(partial / "finetune.json", {**manifest, "differs_from_the_benchmark": differs})
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def profiles(data: str | Path, *, without: str = "") -> list[Question]:
+    """The questions and answers of all people's profiles, but for those of another part such as `forget_5`.
+
+    Raises:
+        FileNotFoundError, SchemaError, ValueError: see `eraser_lib.bench.mllmu`.
+    """
+    gone = {row.person for row in mllmu.profiles(data, without)} if without else set()
+    return [row for row in mllmu.profiles(data, FULL) if row.person not in gone]
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description="LoRA fine-tuning on MLLMU-Bench: vanilla and retain-only models.")
+    parser.add_argument("--model", required=True, help="folder or hub id")
+    parser.add_argument("--data", default=mllmu.HUB, help="folder or hub id of MLLMU-Bench")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--without", default="", choices=("", "forget_5", "forget_10", "forget_15"))
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, value in asdict(LoraRecipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    options = vars(parser.parse_args())
+    recipe = LoraRecipe(**{name: options[name] for name in asdict(LoraRecipe())})
+    rows = profiles(options["data"], without=options["without"])
+    print(f"{len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
+    loaded = load_model(options["model"], dtype=getattr(torch, options["dtype"]), device=options["device"])
+    print(finetune(loaded, rows, recipe, options["out"]))
+
+
+if __name__ == "__main__":
+    main()
