@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from eraser_lib.families import Loaded
 class Idk(Loss):
     """Refusals in the place of answers."""
 
-    answers: tuple[str, ...] = tuple(REFUSALS)
+    answers: tuple[str, ...] = field(default=tuple(REFUSALS), repr=False)
     """What may be said instead; `ValueError` where there is nothing."""
     lam: float = 1.0
     """Weight of the retain loss."""

@@ -23,11 +23,12 @@ UNLIKE = ("seconds",)
 """Columns of a log that no two runs share."""
 
 
-def differing(run: RunFolder, reference: RunFolder) -> list[str]:
-    """Logs that the run made and that are not identical with the reference's, missing ones included."""
-    adopted = set(read_json(run.adopted)) if run.adopted.is_file() else set()
-    names = [path.relative_to(run.path).as_posix() for path in sorted(run.logs.rglob("seed*.parquet"))]
-    return [name for name in names if name not in adopted and not _same(run.path / name, reference.path / name)]
+def differing(preset: Preset) -> list[str]:
+    """Logs of the preset's own jobs that are not identical with the reference's, or that it lacks."""
+    run, reference = preset.run, preset.reference
+    others = {path for pattern in preset.from_reference for path in run.path.glob(pattern)}
+    own = [path.relative_to(run.path) for path in sorted(run.logs.rglob("seed*.parquet")) if path not in others]
+    return [name.as_posix() for name in own if not _same(run.path / name, reference.path / name)]
 
 
 def _same(mine: Path, theirs: Path) -> bool:
@@ -39,18 +40,31 @@ def _same(mine: Path, theirs: Path) -> bool:
     return first.equals(second)
 
 
-def adopted_jobs(preset: Preset) -> dict[str, tuple[Job, Preset]]:
-    """Jobs of other presets of the same study whose manifests the run took from the reference."""
-    run = preset.run
-    taken = set(read_json(run.adopted)) if run.adopted.is_file() else set()
+def other_jobs(preset: Preset) -> dict[str, tuple[Job, Preset]]:
+    """Jobs of other presets of the same study that have a manifest in the run folder."""
     own = jobs(preset)
     found = {}
     for path in sorted((root() / "presets").glob("*.yml")):
         other = load(path.stem)
         if other.study == preset.study:
             for name, job in jobs(other).items():
-                if name not in own and f"manifests/{name}.json" in taken:
+                if name not in own and preset.run.manifest(name).is_file():
                     found[name] = (job, other)
+    return found
+
+
+def repeated(preset: Preset, stale: set[str]) -> list[str]:
+    """Jobs of other presets that were run again on the present code with identical logs: they confirm as well."""
+    run, reference = preset.run, preset.reference
+    found = []
+    for name, (job, _) in other_jobs(preset).items():
+        method, fresh = job.parameters.get("method"), "confirmed" not in read_json(run.manifest(name))
+        if name in stale or not fresh or method is None or job.split is None:
+            continue
+        folder = run.logs / str(job.model) / str(job.split) / str(method)
+        logs = [path.relative_to(run.path) for path in folder.glob("seed*.parquet")]
+        if logs and all(_same(run.path / log, reference.path / log) for log in logs):
+            found.append(name)
     return found
 
 
@@ -62,15 +76,14 @@ def confirm(preset: Preset) -> dict[str, str]:
     """
     run = preset.run
     waiting = {}
-    for name, (job, owner) in adopted_jobs(preset).items():
+    for name, (job, owner) in other_jobs(preset).items():
         reasons = manifest.stale_reasons(read_json(run.manifest(name)), manifest.inputs(job, owner))
         if reasons:
             waiting[name] = (manifest.inputs(job, owner), reasons)
     if not waiting:
         return {}
-    unequal = differing(run, preset.reference)
-    taken = set(read_json(run.adopted))
-    made = {name: read_json(run.manifest(name)) for name in jobs(preset) if f"manifests/{name}.json" not in taken}
+    unequal = differing(preset)
+    made = {name: read_json(run.manifest(name)) for name in (*jobs(preset), *repeated(preset, set(waiting)))}
     modules: dict[str, str] = {}
     for content in made.values():
         modules |= content["sources"]["modules"]
@@ -106,8 +119,8 @@ def _is_shared(reason: str, content: Mapping[str, Any], now: Mapping[str, Any], 
 
 
 def _record(run: RunFolder, names: list[str]) -> None:
-    """The manifests are no longer copies of the reference's; what stands in them was found in this run."""
-    if names:
-        adopted = read_json(run.adopted)
-        adopted |= {f"manifests/{name}.json": sha256(run.manifest(name)) for name in names}
-        write_json(run.adopted, adopted)
+    """Manifests that were copied from the reference are no longer copies; what stands in them was found in this run."""
+    adopted = read_json(run.adopted) if run.adopted.is_file() else {}
+    changed = {f"manifests/{name}.json" for name in names} & adopted.keys()
+    if changed:
+        write_json(run.adopted, adopted | {name: sha256(run.path / name) for name in changed})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eraser_lib.study import check, confirm, preset, promote, summary
+from eraser_lib.study import check, confirm, manifest, matrix, preset, promote, summary
 from eraser_lib.study.paths import read_json, write_json
 from tests.study.test_promote import complete
 from tests.study.toys import PRESET, notebook, write_run
@@ -105,4 +105,35 @@ def test_what_nobody_else_ran_is_never_confirmed(slow: tuple, clone: Path, what:
         reference.write_text(json.dumps(content))
         wanted = "parameter seed: 7 then, 0 now"
     assert rerun(short, ["a", "b"])[LATE] == wanted
-    assert not [line for line in confirm.differing(short.run, short.reference)]
+    assert confirm.differing(short) == []
+
+
+def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clone: Path) -> None:
+    """A module that only slow jobs import: one of them, run again with identical logs, speaks for the others."""
+    short, whole = slow
+    rows = "01_world, 02_models, 03_direction, 04_gate, 06_select, 06_erase"
+    path = clone / "presets" / "toy-slow.yml"
+    path.write_text(path.read_text().replace("12_push]", "08_tune_npo, 08_npo, 12_push]"))
+    text = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\nmethod: str = ""\nmodel: str = "llava"\n'
+    for name, split in (("08_tune", ""), ("08_trained", "split: int = 5\n")):
+        cell = "from eraser_lib.own import x"
+        (clone / "notebooks" / f"{name}.ipynb").write_text(notebook("#md T", cell, parameters=text + split))
+    taken = "\n  - ".join(["", "logs/*/*/npo/*", "manifests/*-08_*", "manifests/*-12_*", "notebooks/*-08_*"])
+    (clone / "presets" / "toy.yml").write_text(f"{PRESET}jobs: [{rows}]\nfrom_reference:{taken}\n")
+    whole = preset.load("toy-slow")
+    answers = {f"{model}/5/npo/seed0": ["n"] for model in ("llava", "qwen")} | {"llava/5/vanilla/seed0": ["a", "b"]}
+    complete(whole, whole.run)
+    write_run(whole.run, answers, [{}])
+    write_json(whole.run.manifest("summary"), summary.inputs(whole.run))
+    promote.promote(whole)
+    before = read_json(whole.reference.manifest("llava-all-08_tune_npo"))
+    (clone / "eraser_lib" / "own.py").write_text("x = 0 + 1\n")
+    complete(short, short.run)
+    write_run(short.run, answers, [{}])
+    job = matrix.jobs(whole)["llava-5-08_npo"]
+    manifest.write(job, whole, whole.run, manifest.inputs(job, whole), seconds=1.0, peak_bytes=1)
+    write_json(short.run.manifest("summary"), summary.inputs(short.run))
+    verdicts = promote.promote(preset.load("toy"))[1]
+    assert verdicts["llava-all-08_tune_npo"] == verdicts["qwen-5-08_npo"] == "confirmed"
+    after = read_json(whole.reference.manifest("llava-all-08_tune_npo"))
+    assert "llava-5-08_npo" in after["confirmed"]["by"] and after["sources"] == before["sources"]
