@@ -58,11 +58,10 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
     run, reference = preset.run, preset.reference
     found = []
     for name, (job, _) in other_jobs(preset).items():
-        method, fresh = job.parameters.get("method"), "confirmed" not in read_json(run.manifest(name))
-        if name in stale or not fresh or method is None or job.split is None:
+        if name in stale or "confirmed" in read_json(run.manifest(name)):
             continue
-        folder = run.logs / str(job.model) / str(job.split) / str(method)
-        logs = [path.relative_to(run.path) for path in folder.glob("seed*.parquet")]
+        folders = [run.logs / str(job.model) / str(job.split) / method for method in job.kind.logs]
+        logs = [path.relative_to(run.path) for folder in folders for path in folder.glob("seed*.parquet")]
         if logs and all(_same(run.path / log, reference.path / log) for log in logs):
             found.append(name)
     return found

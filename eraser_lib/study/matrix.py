@@ -33,6 +33,8 @@ class Kind:
     """parameters of the row, on top of ``preset, model, split, seed, out``"""
     checkpoints: tuple[str, ...] = ("vanilla",)
     """branches of the models that the row reads, as patterns: new ones then make its jobs stale, and only these"""
+    logs: tuple[str, ...] = ()
+    """methods whose logs it writes"""
     minutes: float = 2.0
     """expected time on one core, for the first estimate of the time left and for batch systems"""
     memory_mb: int = 3000
@@ -48,13 +50,20 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="03_direction", over=("model", "split"), needs=("02_models",), minutes=2),
     Kind(name="04_gate", over=("model", "split"), needs=("02_models",), minutes=2),
     Kind(name="06_select", over=("model", "split"), needs=("03_direction", "04_gate"), minutes=8),
-    Kind(name="06_erase", over=("model", "split"), needs=("06_select",), minutes=8),
+    Kind(
+        name="06_erase",
+        over=("model", "split"),
+        needs=("06_select",),
+        logs=("vanilla", "mllmeraser", "mllmeraser_published", "constant"),
+        minutes=8,
+    ),
     # after 06_erase, whose vanilla log sets the floor of fluency
     Kind(
         name="06_baselines",
         over=("model", "split"),
         needs=("06_erase",),
         checkpoints=("vanilla", "retain_only_*"),
+        logs=("retain_only", "prompt", "prompt_oracle"),
         minutes=2,
     ),
     # after 06_erase, whose eraser it attaches
@@ -78,12 +87,19 @@ KINDS: tuple[Kind, ...] = (
                 needs=(f"08_tune_{method}", "06_erase"),
                 notebook="08_trained",
                 parameters={"method": method},
+                logs=(method,),
                 minutes=8,
             ),
         )
     ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
-    Kind(name="09_closed", over=("model", "split"), needs=("06_erase",), minutes=11),
+    Kind(
+        name="09_closed",
+        over=("model", "split"),
+        needs=("06_erase",),
+        logs=("detector", "leace", "manu"),
+        minutes=11,
+    ),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import site
 import sys
 import threading
@@ -114,6 +115,7 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
         folder.manifest(job.name).unlink(missing_ok=True)
         try:
             made_from = manifest.inputs(job, preset)
+            drop_old_logs(job, folder, made_from)
             execute(
                 root() / "notebooks" / f"{job.notebook}.ipynb",
                 folder.notebook(job.name),
@@ -128,6 +130,20 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             write_json(folder.progress(job.name), {**state, "state": "failed", "error": _in_words(error)})
             raise
         write_json(folder.progress(job.name), {**state, "state": "done", "seconds": seconds})
+
+
+def drop_old_logs(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> None:
+    """Remove logs, and parts of logs, that the job began with other code, parameters or checkpoints.
+
+    A log is resumed where questions, weights and eraser are the same; it cannot see that the code which asks and scores
+    has changed since.
+    """
+    mark = folder.state / "logs" / f"{job.name}.json"
+    if mark.is_file() and read_json(mark) == dict(made_from):
+        return
+    for method in job.kind.logs:
+        shutil.rmtree(folder.logs / str(job.model) / str(job.split) / method, ignore_errors=True)
+    write_json(mark, dict(made_from))
 
 
 def complete(

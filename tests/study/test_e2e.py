@@ -50,6 +50,14 @@ def test_executed_notebooks_ran_to_their_end(micro: preset.Preset) -> None:
 
 
 @pytest.mark.e2e
+def test_every_log_belongs_to_the_job_that_says_so(micro: preset.Preset) -> None:
+    """What a job declares is dropped before it runs on other code; an undeclared log would be resumed."""
+    found = {path.parent.relative_to(micro.run.logs).as_posix() for path in micro.run.logs.rglob("seed*.parquet")}
+    declared = {f"{j.model}/{j.split}/{method}" for j in matrix.jobs(micro).values() for method in j.kind.logs}
+    assert found <= declared
+
+
+@pytest.mark.e2e
 def test_the_summary_is_tidy(micro: preset.Preset) -> None:
     table = pd.read_csv(micro.run.summary, dtype={"split": str, "seed": str})
     wanted = [

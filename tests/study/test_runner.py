@@ -158,3 +158,22 @@ def test_new_weights_change_the_fingerprint_of_the_branches_that_a_job_reads(tmp
     assert fingerprint("llava", "vanilla", "retain_only_*") != first
     write("vanilla", b"22")
     assert fingerprint("llava") != first
+
+
+def test_logs_of_other_code_are_not_resumed(clone: Path) -> None:
+    found = preset.load("toy")
+    job = matrix.jobs(found)["llava-5-06_erase"]
+    made_from = manifest.inputs(job, found)
+    logs = {name: found.run.logs / "llava" / "5" / name / "seed0.parquet" for name in ("mllmeraser", "ga_diff")}
+    for path in logs.values():
+        path.parent.mkdir(parents=True)
+        path.write_text("answers")
+    runner.drop_old_logs(job, found.run, made_from)
+    assert not logs["mllmeraser"].exists(), "nobody knows which code made it"
+    assert logs["ga_diff"].exists(), "the log of another job"
+    logs["mllmeraser"].parent.mkdir()
+    logs["mllmeraser"].write_text("answers")
+    runner.drop_old_logs(job, found.run, made_from)
+    assert logs["mllmeraser"].exists(), "the same job goes on where it was stopped"
+    runner.drop_old_logs(job, found.run, {**made_from, "sources": {"notebook": "x", "modules": {}}})
+    assert not logs["mllmeraser"].exists()
