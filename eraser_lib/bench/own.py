@@ -83,7 +83,7 @@ def _checked(person: Any, where: str) -> str:
 def _of_person(
     person: Mapping[str, Any], name: str, folder: Path, where: str, subset: Subset, role: Role
 ) -> list[Question]:
-    images = {str(file): _picture(folder / str(file), where) for file in person.get("images", ())}
+    images = {str(file): read_image(folder / str(file), where) for file in person.get("images", ())}
     found: list[Question] = []
 
     def add(text: str, image: Image.Image | None, answer: str, attribute: str | None = None) -> None:
@@ -105,15 +105,16 @@ def _of_person(
         if not isinstance(entry, Mapping) or not str(entry.get("question", "")).strip():
             raise SchemaError(f"{where}: a question must be an object with question, answer and perhaps image")
         file = entry.get("image")
-        shown = None if file is None else images.get(str(file)) or _picture(folder / str(file), where)
+        shown = None if file is None else images.get(str(file)) or read_image(folder / str(file), where)
         add(str(entry["question"]), shown, str(entry.get("answer", "")))
     return found
 
 
-def _picture(path: Path, where: str) -> Image.Image:
+def read_image(path: Path, where: str, *, error: type[ValueError] = SchemaError) -> Image.Image:
+    """A picture as RGB; an `error` that names `where` for one that is missing or unreadable."""
     try:
         return Image.open(path).convert("RGB")
-    except FileNotFoundError as error:
-        raise SchemaError(f"{where}: the picture {path} does not exist") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise SchemaError(f"{where}: {path} is no picture that can be read ({error})") from error
+    except FileNotFoundError as reason:
+        raise error(f"{where}: the picture {path} does not exist") from reason
+    except (UnidentifiedImageError, OSError) as reason:
+        raise error(f"{where}: {path} is no picture that can be read ({reason})") from reason

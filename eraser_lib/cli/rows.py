@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from eraser_lib.bench.own import read_people
+from eraser_lib.bench import own
 from eraser_lib.bench.records import Prompt, Question, Role, Subset
 from eraser_lib.study.paths import sha256
 
@@ -30,7 +30,7 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
             or a picture that is missing or unreadable.
     """
     if path.is_dir():
-        return read_people(path, subset, role=role)
+        return own.read_people(path, subset, role=role)
     if not path.is_file():
         raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
     rows = [
@@ -81,9 +81,4 @@ def fingerprint(path: Path) -> str:
 
 def read_image(path: Path, where: str = "the picture") -> Image.Image:
     """A picture as RGB. `RowsError` that names `where` for one that is missing or unreadable."""
-    try:
-        return Image.open(path).convert("RGB")
-    except FileNotFoundError as error:
-        raise RowsError(f"{where}: the picture {path} does not exist.") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise RowsError(f"{where}: {path} is no picture that can be read ({error}).") from error
+    return own.read_image(path, where, error=RowsError)
