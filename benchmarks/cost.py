@@ -14,7 +14,6 @@ import functools
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from benchmarks import fitting, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import find_decoder
 from eraser_lib.experiments.methods import artifact_bytes
-from eraser_lib.study.manifest import cpu_model, provenance
+from eraser_lib.study.manifest import cpu_model, provenance, version
 from eraser_lib.study.paths import read_json, root, write_json
 
 COLUMNS = [
@@ -203,20 +202,13 @@ def write(rows: list[dict[str, Any]], device: str) -> None:
     TABLE.parent.mkdir(exist_ok=True)
     pd.concat([old, new[COLUMNS]]).to_csv(TABLE, index=False, float_format="%.6g")
     manifest = read_json(MANIFEST) if MANIFEST.exists() else {}
-    peers = {name: _installed(name) for name in ("steering-vectors", "repeng")}
+    peers = {name: version(name) for name in ("steering-vectors", "repeng")}
     for model, part in new.groupby("model"):
         manifest.setdefault(str(part["machine"].iloc[0]), {})[str(model)] = {
             **provenance(device), "threads": torch.get_num_threads(), "peers": peers,
             "intervals": part.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records"),
         }  # fmt: skip
     write_json(MANIFEST, manifest)
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @torch.no_grad()

@@ -103,6 +103,11 @@ def questions(
     return one_shot(found, seed=seed) if protocol.shots else found
 
 
+def people(source: str | Path, name: str, *, revision: str | None = None) -> set[str]:
+    """Identifiers of the people of a part; no picture is read. Errors: see `locate`."""
+    return set(pd.read_parquet(locate(source, name, revision=revision), columns=["ID"])["ID"].astype(str))
+
+
 def profiles(source: str | Path, name: str, *, revision: str | None = None) -> list[Question]:
     """The training questions of a part: what every person's profile says, asked on the person's picture.
 

@@ -60,8 +60,7 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
     for name, (job, _) in other_jobs(preset).items():
         if name in stale or "confirmed" in read_json(run.manifest(name)):
             continue
-        folders = [run.logs / str(job.model) / str(job.split) / method for method in job.kind.logs]
-        logs = [path.relative_to(run.path) for folder in folders for path in folder.glob("seed*.parquet")]
+        logs = [path.relative_to(run.path) for folder in job.logs for path in (run.logs / folder).glob("seed*.parquet")]
         if logs and all(_same(run.path / log, reference.path / log) for log in logs):
             found.append(name)
     return found
@@ -76,9 +75,9 @@ def confirm(preset: Preset) -> dict[str, str]:
     run = preset.run
     waiting = {}
     for name, (job, owner) in other_jobs(preset).items():
-        reasons = manifest.stale_reasons(read_json(run.manifest(name)), manifest.inputs(job, owner))
-        if reasons:
-            waiting[name] = (manifest.inputs(job, owner), reasons)
+        content, now = read_json(run.manifest(name)), manifest.inputs(job, owner)
+        if reasons := manifest.stale_reasons(content, now):
+            waiting[name] = (content, now, reasons)
     if not waiting:
         return {}
     unequal = differing(preset)
@@ -87,8 +86,7 @@ def confirm(preset: Preset) -> dict[str, str]:
     for content in made.values():
         modules |= content["sources"]["modules"]
     verdicts = {}
-    for name, (now, reasons) in waiting.items():
-        content = read_json(run.manifest(name))
+    for name, (content, now, reasons) in waiting.items():
         own = [reason for reason in reasons if not _is_shared(reason, content, now, modules)]
         if unequal:
             verdicts[name] = f"{len(unequal)} logs of the run differ from the reference, such as {unequal[0]}"

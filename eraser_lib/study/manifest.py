@@ -149,7 +149,7 @@ def provenance(device: str) -> dict[str, Any]:
         "machine": {"cpu": cpu_model(), "cores": psutil.cpu_count(), "system": platform.system(),
                     "architecture": platform.machine()},
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES if _version(name)},
+        "packages": {name: version(name) for name in PACKAGES if version(name)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
@@ -197,7 +197,8 @@ def cpu_model() -> str:
 
 
 @cache
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version of a package, if it is installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -136,6 +136,11 @@ class Job:
     minutes: float
     """expected time on one core"""
 
+    @property
+    def logs(self) -> list[str]:
+        """Folders of the logs that it writes, ``<model>/<split>/<method>``."""
+        return [f"{self.model}/{self.split}/{method}" for method in self.kind.logs]
+
 
 def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> dict[str, Job]:
     """All jobs of a preset by name, each after the jobs that it needs.

@@ -141,8 +141,8 @@ def drop_old_logs(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> 
     mark = folder.state / "logs" / f"{job.name}.json"
     if mark.is_file() and read_json(mark) == dict(made_from):
         return
-    for method in job.kind.logs:
-        shutil.rmtree(folder.logs / str(job.model) / str(job.split) / method, ignore_errors=True)
+    for name in job.logs:
+        shutil.rmtree(folder.logs / name, ignore_errors=True)
     write_json(mark, dict(made_from))
 
 

@@ -163,7 +163,7 @@ def profiles(data: str | Path, *, without: str = "") -> list[Question]:
     Raises:
         FileNotFoundError, SchemaError, ValueError: see `eraser_lib.bench.mllmu`.
     """
-    gone = {row.person for row in mllmu.profiles(data, without)} if without else set()
+    gone = mllmu.people(data, without) if without else set()
     return [row for row in mllmu.profiles(data, FULL) if row.person not in gone]
 
 
