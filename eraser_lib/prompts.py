@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,9 @@ class Prompt:
     seen: int
     """Length of the sequence at the latest call."""
 
+    whole: bool = True
+    """Whether the prefill holds nothing but prompt and padding, as far as the caller said."""
+
     amounts: dict[Any, Tensor] = field(default_factory=dict)
     """How much of each direction a row gets, `(B, k)` per site; the key `None` serves all sites."""
 
@@ -77,7 +80,7 @@ class Prompt:
         times = batch // before
         amounts = {key: value.repeat_interleave(times, dim=0) for key, value in self.amounts.items()}
         last, mask = self.last.repeat_interleave(times), self.mask.repeat_interleave(times, dim=0)
-        return Prompt(self.start, self.width, last, mask, self.call, self.seen, amounts, self.pushes)
+        return replace(self, last=last, mask=mask, amounts=amounts)
 
     def columns(self, call: Call) -> Tensor:
         """The prompt positions to be patched among the tokens of a call, `(B, call.width)`."""
@@ -90,6 +93,10 @@ class Prompt:
         """Generation step of each token of a call, `(B, T)`: 1 for the first generated, below 1 before."""
         columns = torch.arange(call.past, call.past + call.width, device=self.last.device)
         return columns[None, :] - self.last[:, None]
+
+    def holds_all(self, call: Call) -> bool:
+        """Whether no token of a call was generated; told without looking at any tensor."""
+        return self.whole and call.past + call.width <= self.start + self.width
 
     def continued_by(self, call: Call) -> bool:
         """Whether an uncached call repeats this sequence and images with one more token."""
@@ -111,7 +118,9 @@ class Prompt:
 def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
     """Fix prompt length and patched positions per row. `columns`: prompt length told by `generate`."""
     prompt = call.real if call.prompt is None else call.real & call.prompt
-    if columns is not None and call.past + call.width > columns:
+    followed = columns is not None and call.past + call.width > columns
+    if followed:
+        assert columns is not None
         # Candidate tokens of assisted decoding follow the prompt.
         prompt = prompt & (torch.arange(call.width, device=prompt.device) < columns - call.past)
     places = torch.arange(call.width, device=prompt.device)
@@ -132,7 +141,8 @@ def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
                 "or mm_token_type_ids (it got embeddings only)."
             )
         mask = prompt & (call.image if scope == "image" else ~call.image)
-    return Prompt(call.past, call.width, call.past + last, mask, call, call.past + call.width)
+    whole = call.prompt is None and not followed
+    return Prompt(call.past, call.width, call.past + last, mask, call, call.past + call.width, whole)
 
 
 def describe_call(decoder: Mapping[str, Any], outer: Mapping[str, Any], model: nn.Module, mask: Any) -> Call:

@@ -58,6 +58,7 @@ class Steering:
         later = eraser.decode_directions or {}
         self._later = {s: later[s].to(v.device) if s in later else v for s, v in self._directions.items()}
         self._gates: dict[HookSite, Gate] = {s: g.to(self._decoder.device(s)) for s, g in eraser.gates.items()}
+        self._constant: dict[tuple[HookSite, bool, torch.dtype], Tensor] = {}
         self._outer: dict[str, Any] = {}
         self._declared: Tensor | None = None
         self._prompt: Prompt | None = None
@@ -210,18 +211,25 @@ class Steering:
         if generates and call.past >= prompt.start + prompt.width:
             return self._late_edits(call, prompt)
         positions = prompt.columns(call)[..., None]  # (B, T, 1)
-        generated = ((prompt.steps(call) > 0) & call.real)[..., None]
+        mixed = generates and not prompt.holds_all(call)
+        generated = ((prompt.steps(call) > 0) & call.real)[..., None] if mixed else None
+        # the amounts of a gated prompt are known once its site is reached, and often serve all sites after it
+        masks: dict[Any, Tensor] = {}
+
+        def patched(site: HookSite, device: torch.device) -> Tensor:
+            key = site if site in prompt.amounts else None
+            if (key, device) not in masks:
+                masks[key, device] = (positions & _open(prompt.amounts[key]).to(positions.device)).to(device)
+            return masks[key, device]
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:
                 if decide and site in self._gates:
                     self._reader(site, call, prompt)(stream)
-                added = _only(positions, self._push(prompt, site, stream))
-                if generates:
-                    later = _only(
-                        generated, self._push(prompt, site, stream, later=True) * self._fade(call, prompt, stream)
-                    )
-                    added = torch.where(positions.to(stream.device), added, later)
+                added = _only(patched(site, stream.device), self._push(prompt, site, stream))
+                if generated is not None:
+                    later = self._late_push(prompt, site, stream) * self._fade(call, prompt, stream)
+                    added = torch.where(positions.to(stream.device), added, _only(generated, later))
                 return stream + added
 
             return apply
@@ -236,7 +244,7 @@ class Steering:
             def apply(stream: Tensor) -> Tensor:
                 key = (site, call.batch)
                 if key not in prompt.pushes:
-                    prompt.pushes[key] = self._push(prompt, site, stream, later=True)
+                    prompt.pushes[key] = self._late_push(prompt, site, stream)
                 added = prompt.pushes[key]
                 if self.eraser.decode_decay != 1:
                     added = added * self._fade(call, prompt, stream)
@@ -247,12 +255,21 @@ class Steering:
         return {site: edit_at(site) for site in self._directions}
 
     def _push(self, prompt: Prompt, site: HookSite, stream: Tensor, *, later: bool = False) -> Tensor:
-        """What a steered token of each row gets, `(B, 1, d)` in the stream's dtype; `NOTHING` in closed rows."""
-        amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
+        """What a steered token of each open row gets, `(B, 1, d)` in the stream's dtype; `(1, 1, d)` if all get it."""
+        direction = (self._later if later else self._directions)[site]
         strength = self.eraser.strength * (self.eraser.decode_strength if later else 1.0)
-        directions = self._later if later else self._directions
-        delta = patch(amount, directions[site], strength, stream.dtype)[:, None]
-        return _only(amount.ne(0).any(dim=1)[:, None, None], delta)
+        if self.eraser.mode == "constant" and direction.shape[0] == 1:
+            key = (site, later, stream.dtype)
+            if key not in self._constant:
+                self._constant[key] = patch(direction.new_ones(1, 1), direction, strength, stream.dtype)[:, None]
+            return self._constant[key]
+        amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
+        return patch(amount, direction, strength, stream.dtype)[:, None]
+
+    def _late_push(self, prompt: Prompt, site: HookSite, stream: Tensor) -> Tensor:
+        """What a generated token of each row gets, `(B, 1, d)`; `NOTHING` in closed rows."""
+        amount = prompt.amounts[site if site in prompt.amounts else None]
+        return _only(_open(amount), self._push(prompt, site, stream, later=True))
 
     def _fade(self, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
         """How much is left of the push at each generated token, `(B, T, 1)`."""
@@ -283,6 +300,11 @@ class Steering:
 
 NOTHING = -0.0
 """What may be added to any number and leaves its bits alone; 0.0 turns -0.0 into 0.0."""
+
+
+def _open(amount: Tensor) -> Tensor:
+    """Rows of `amount` `(B, k)` that are steered, `(B, 1, 1)`."""
+    return amount.ne(0).any(dim=1)[:, None, None]
 
 
 def _only(where: Tensor, values: Tensor) -> Tensor:
