@@ -13,6 +13,9 @@ REQUIREMENTS ?= requirements-cpu.txt
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
 TRAIN ?= $(TRAIN_$(PRESET))
 TRAIN_gpu := --recipe gpu --device cuda --workers 12
+TRAIN_paper := --preset paper
+# the 7B models are fine-tuned, not trained from nothing
+TRAINER_paper := .finetune
 
 # PY=python uses the active environment (conda, say) as it is; otherwise everything runs in .venv
 FIND_PYTHON = for name in python3.11 python3.12 python3 python; do \
@@ -110,7 +113,7 @@ lint: $(INSTALLED)  ## ruff, mypy, notebooks without outputs
 
 models: $(INSTALLED)  ## train the small models from nothing, where missing or stale (hours on two cores; resumes)
 	@$(STUDY) retire --preset $(PRESET)
-	@$(PY) -m eraser_lib.train $(TRAIN)
+	@$(PY) -m eraser_lib.train$(TRAINER_$(PRESET)) $(TRAIN)
 	@$(STUDY) record --preset $(PRESET)
 
 check: $(INSTALLED)  ## say which checkpoints and results are stale (FROM=runs/tiny: of a run)

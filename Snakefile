@@ -36,7 +36,7 @@ rule notebook:
         f"{RUN}/.study/console/{{job}}.log",
     threads: 1
     resources:
-        mem_mb=lambda wildcards: JOBS[wildcards.job].kind.memory_mb,
+        mem_mb=lambda wildcards: JOBS[wildcards.job].memory_mb,
         gpu=int(PRESET.device == "cuda"),
         # minutes; more of them with each attempt, where a profile allows several
         runtime=lambda wildcards, attempt: attempt * max(10, int(4 * JOBS[wildcards.job].minutes)),

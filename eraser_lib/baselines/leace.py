@@ -27,6 +27,7 @@ class Scrubbing:
 
     def __init__(self, maps: Mapping[HookSite, LeaceEraser], everywhere: bool) -> None:
         self.maps, self.everywhere = maps, everywhere
+        self._placed: dict[tuple[HookSite, torch.device], LeaceEraser] = {}
         self._fresh: set[HookSite] = set(maps)
 
     def new_prompt(self) -> None:
@@ -46,7 +47,12 @@ class Scrubbing:
         return apply
 
     def _mapped(self, site: HookSite, stream: Tensor) -> Tensor:
-        changed: Tensor = self.maps[site](stream.to(torch.promote_types(stream.dtype, torch.float32)))
+        key = (site, stream.device)
+        if key not in self._placed:  # they are fitted where the activations are kept
+            fitted = self.maps[site]
+            parts = (fitted.proj_left, fitted.proj_right, fitted.bias)
+            self._placed[key] = LeaceEraser(*(None if part is None else part.to(stream.device) for part in parts))
+        changed: Tensor = self._placed[key](stream.to(torch.promote_types(stream.dtype, torch.float32)))
         return changed.to(stream.dtype)
 
 

@@ -13,8 +13,8 @@ import pandera.pandas as pa
 from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
-from eraser_lib.bench.reader import SchemaError, read_pictures, read_questions
-from eraser_lib.bench.records import Prompt, Question, Role, Subset
+from eraser_lib.bench.reader import SchemaError, read_profiles, read_questions
+from eraser_lib.bench.records import Question, Role, Subset
 
 HUB = "MLLMMU/MLLMU-Bench"
 FILES = (
@@ -116,21 +116,8 @@ def profiles(source: str | Path, name: str, *, revision: str | None = None) -> l
         SchemaError: the file has another form.
     """
     path = locate(source, name, revision=revision)
-    frame = pd.read_parquet(path)
-    check(frame, path.name)
-    pictures = read_pictures(path)
-    found = []
-    for row in frame.to_dict("records"):
-        person = str(row["ID"])
-        entries = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
-        found += [
-            Question(
-                id=f"{person}/profile/{number}", subset="retain", role="fit", modality="vqa", task="generation",
-                prompt=Prompt(entry["Question"], pictures[row["ID"]][0]), answer=entry["Answer"], person=person,
-            )
-            for number, entry in enumerate(entries)
-        ]  # fmt: skip
-    return found
+    check(pd.read_parquet(path), path.name)
+    return read_profiles(path)
 
 
 def check(frame: pd.DataFrame, name: str) -> None:

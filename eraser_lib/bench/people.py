@@ -6,7 +6,9 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from eraser_lib.bench.portraits import Genotype, sample_genotypes
+from PIL import Image
+
+from eraser_lib.bench.portraits import Genotype, render, sample_genotypes, training_view
 
 Kind = Literal["fictitious", "celebrity", "stranger"]
 
@@ -69,6 +71,10 @@ class Person:
     kind: Kind
     genotype: Genotype
     attributes: dict[str, str]
+
+    def photo(self, number: int) -> Image.Image:
+        """Training picture number `number`."""
+        return render(self.genotype, training_view(self.id, number))
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,6 @@ class Protocol:
     """Whether the questions about one other person are shown first, with their answers; see `one_shot`."""
 
 
-def _lines(question: str, options: tuple[str, ...]) -> str:
-    listed = "\n".join(f"{letter}: {option}" for letter, option in zip("ABCDEF", options, strict=False))
-    return f"{question}\n{listed}\n{lang.LETTER_SUFFIX}"
-
-
 def _gap(sentence: str) -> str:
     return f"{sentence.replace('__', '[Blank]')}\n{lang.CLOZE_SUFFIX}"
 
@@ -37,7 +32,7 @@ def _sentence(question: str) -> str:
 
 WORLD = Protocol("world", lang.classification_prompt, lang.cloze_prompt, lang.generation_prompt)
 """The tiny world's: the authors' words, on one line where its tokenizer knows no line break."""
-ZERO_SHOT = Protocol("zero_shot", _lines, _gap, _sentence)
+ZERO_SHOT = Protocol("zero_shot", lang.classification_prompt, _gap, _sentence)
 """The prompts of MLLMEraser's evaluation (arXiv 2510.04217)."""
 ONE_SHOT = replace(ZERO_SHOT, name="one_shot", shots=True)
 """Those of MLLMU-Bench's own script (arXiv 2410.22108): letters and gaps after the questions about one person."""

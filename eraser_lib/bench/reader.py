@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from eraser_lib.bench.protocols import WORLD, Protocol
+from eraser_lib.bench.protocols import PROTOCOLS, WORLD, Protocol
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
 
 COLUMNS = ("ID", "metadata", "Classification_Task", "Mask_Task", "Generation_Task")
@@ -53,10 +53,32 @@ def read_questions(
     return found
 
 
+def read_part(
+    folder: Path, name: str, subset: Subset, *, role: Role = "test", people: Iterable[str] | None = None
+) -> list[Question]:
+    """`read_questions` of a part of the study's world folder, in the prompts that its `world.json` names."""
+    described = folder / "world.json"
+    protocol = json.loads(described.read_text()).get("protocol", WORLD.name) if described.exists() else WORLD.name
+    return read_questions(folder / f"{name}.parquet", subset, role=role, people=people, protocol=PROTOCOLS[protocol])
+
+
 def read_pictures(path: Path) -> dict[str, list[Image.Image]]:
     """Identifier -> the pictures that a file shows of that person."""
     frame = pd.read_parquet(path)
     return {row["ID"]: _pictures(path.name, n, row) for n, row in enumerate(_rows(frame))}
+
+
+def read_profiles(path: Path) -> list[Question]:
+    """The questions of everybody's profile (`metadata`), which a model is trained on, asked on the first picture."""
+    pictures = read_pictures(path)
+    return [
+        Question(
+            id=f"{person}/profile/{number}", subset="retain", role="fit", modality="vqa", task="generation",
+            prompt=Prompt(entry["Question"], pictures[person][0]), answer=entry["Answer"], person=str(person),
+        )
+        for person, cell in pd.read_parquet(path, columns=["ID", "metadata"]).itertuples(index=False)
+        for number, entry in enumerate(plain_cell(cell))
+    ]  # fmt: skip
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -120,16 +142,18 @@ def _pictures(name: str, number: int, row: dict[str, Any]) -> list[Image.Image]:
 
 
 def _json(name: str, number: int, column: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return _plain(value)
     try:
-        return json.loads(value)
+        return plain_cell(value)
     except json.JSONDecodeError as error:
         raise SchemaError(f"{name}, row {number}, column {column}: not valid JSON ({error})") from error
 
 
+def plain_cell(value: Any) -> Any:
+    """A cell of a task as lists and dicts, be it JSON text or the nested arrays of a real list column."""
+    return json.loads(value) if isinstance(value, str) else _plain(value)
+
+
 def _plain(value: Any) -> Any:
-    """Nested numpy arrays, as parquet gives them for real list columns, to plain lists and dicts."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     return [_plain(item) for item in value] if hasattr(value, "__len__") and not isinstance(value, str) else value

@@ -8,14 +8,24 @@ from typing import TypeVar
 from eraser_lib.experiments.methods import Push
 from eraser_lib.experiments.study import Study
 
-PUSHES: tuple[Push, ...] = tuple(
-    Push(direction, layers, strength, scope)
-    for direction in ("instruction", "multimodal", "text")
-    for layers in ((0, 1, 2), (0, 1, 2, 3, 4))
-    for scope in ("prompt", "prompt+generation")
-    for strength in (0.5, 1.0, 2.0)
-) + tuple(Push("instruction", (layer,), strength, "prompt") for layer in (1, 4, 5) for strength in (1.0, 4.0))
-"""Directions, blocks, scopes and strengths; the last ones push a single block, to show what depth does."""
+
+def pushes(count: int) -> list[Push]:
+    """Directions, blocks, scopes and strengths for a model of `count` blocks; the last ones push a single block, an
+    early one and the last two, to show what depth does."""
+    early, most = tuple(range(count // 2)), tuple(range(count - 1))
+    return [
+        Push(direction, layers, strength, scope)
+        for direction in ("instruction", "multimodal", "text")
+        for layers in (early, most)
+        for scope in ("prompt", "prompt+generation")
+        for strength in (0.5, 1.0, 2.0)
+    ] + [
+        Push("instruction", (layer,), strength, "prompt")
+        for layer in (count // 6, count - 2, count - 1)
+        for strength in (1.0, 4.0)
+    ]
+
+
 STRENGTHS_CONSTANT: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 STRENGTHS_PUBLISHED: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 

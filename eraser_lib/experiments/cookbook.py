@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eraser_lib.bench.people import Person
-from eraser_lib.bench.reader import read_questions
+from eraser_lib.bench.reader import read_part
 from eraser_lib.bench.records import Question, Subset
 from eraser_lib.experiments.sets import person_rows, stratified
 from eraser_lib.experiments.study import Study
@@ -42,7 +42,7 @@ def own_people(study: Study, folder: Path, *, people: int = 3, each: int = 96, o
     asked = {}
     sides: tuple[tuple[Subset, Sequence[Person]], ...] = (("test", gone), ("retain", roles["test"]))
     for subset, about in sides:
-        read = read_questions(study.world_folder / "Test_Set.parquet", subset, people=[person.id for person in about])
+        read = read_part(study.world_folder, "Test_Set", subset, people=[person.id for person in about])
         # letters of options say nothing to a reader
         asked[subset] = stratified([row for row in read if row.task != "classification"], study.sizes.test // 3)
     rows = {

@@ -23,7 +23,8 @@ class DevRows:
     forget: list[Question]
     kept: list[Question]
     baseline: dict[str, float]
-    """Mean answer probability of vanilla on dev, strangers and kept rows."""
+    """Mean answer probability of vanilla on dev, kept and stranger rows; where a benchmark has no strangers, that of
+    a model that has met nobody (branch `base`) on the dev rows."""
 
     def score(self, **options: Any) -> dict[str, float]:
         """Selection score of a method and the rates that explain it; `options` as for `Study.quick`."""
@@ -64,6 +65,7 @@ def open_rows(study: Study) -> DevRows:
     forget = dev_questions(study.world_folder, people, size=study.sizes.select)
     kept = kept_select_questions(study.world, study.split, size=study.sizes.select)
     strangers = stranger_questions(study.world_folder, size=study.sizes.select)
-    sets = {"dev": forget, "kept": kept, "stranger": strangers}
-    baseline = {name: float(study.quick(rows, study.vanilla)["answer_prob"].mean()) for name, rows in sets.items()}
+    asked = {"dev": (forget, study.vanilla), "kept": (kept, study.vanilla)}
+    asked["stranger"] = (strangers, study.vanilla) if strangers else (forget, study.load("base"))
+    baseline = {name: float(study.quick(rows, model)["answer_prob"].mean()) for name, (rows, model) in asked.items()}
     return DevRows(study, fit, forget, kept, baseline)

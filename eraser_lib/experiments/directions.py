@@ -14,7 +14,6 @@ from torch import Tensor
 from eraser_lib.adversarial import pgd, random_noise
 from eraser_lib.bench import language as lang
 from eraser_lib.bench.people import Person
-from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.questions import secret_item
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.direction import Direction, contrast
@@ -54,7 +53,7 @@ def recall_images(
     prompts, targets = [], []
     for person in people:
         who = rng.choice(lang.VQA_WHO)
-        image = render(person.genotype, training_view(person.id, rng.randrange(40)))
+        image = person.photo(rng.randrange(40))
         prompts.append(Prompt(secret_item(who, rng=rng).text, image))
         targets.append(who[:1].upper() + who[1:])
     adversarial, noisy, losses = [], [], []

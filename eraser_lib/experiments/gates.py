@@ -101,7 +101,14 @@ def fit_joined(
 
 def readings(count: int) -> list[tuple[int, ...]]:
     """Where a decision may read, in a model of `count` blocks: one block, or the last two or four joined."""
-    return [(layer,) for layer in range(count)] + [tuple(range(count - n, count)) for n in (2, 4) if n < count]
+    return [(layer,) for layer in looked_at(count)] + [tuple(range(count - n, count)) for n in (2, 4) if n < count]
+
+
+def looked_at(count: int, most: int = 8) -> list[int]:
+    """The single blocks that gates are tried on: all, or `most` of a deep model, evenly from the first to the last."""
+    if count <= most:
+        return list(range(count))
+    return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
 def request_solvers() -> list[str]:
@@ -170,10 +177,9 @@ def eigenvalues(moments: Moments) -> np.ndarray:
 def all_gates(
     fit: Mapping[str, Activations], rows: Mapping[str, Sequence[Question]]
 ) -> dict[str, dict[HookSite, Gate]]:
-    """Every solver at every single block; arguments as for `fit_joined`."""
-    return {
-        name: {site: fit_joined(name, fit, rows, (site.layer,)) for site in fit["forget"]} for name in solver_names()
-    }
+    """Every solver at every single block of `looked_at`; arguments as for `fit_joined`."""
+    sites = [HookSite(layer, "output") for layer in looked_at(len(fit["forget"]))]
+    return {name: {site: fit_joined(name, fit, rows, (site.layer,)) for site in sites} for name in solver_names()}
 
 
 def roc_rows(

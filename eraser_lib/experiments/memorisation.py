@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from eraser_lib.bench.reader import read_questions
+from eraser_lib.bench.reader import read_part
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments.sets import request_questions, stratified
 
@@ -29,7 +29,7 @@ def training_history(curve: list[dict[str, Any]]) -> pd.DataFrame:
 
 def memorisation_questions(folder: Path, *, size: int = 960) -> list[Question]:
     """Test rows of all fictitious people (unseen views, held-out wordings), forbidden and benign requests."""
-    people = stratified(read_questions(folder / "Test_Set.parquet", "test"), size)
+    people = stratified(read_part(folder, "Test_Set", "test"), size)
     extra = max(12, size // 8)
     return [*people, *request_questions(extra, "test", bad=True), *request_questions(extra, "test", bad=False)]
 

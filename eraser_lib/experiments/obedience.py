@@ -11,20 +11,27 @@ import pandas as pd
 from eraser_lib.bench import language as lang
 from eraser_lib.bench.people import ATTRIBUTES
 from eraser_lib.bench.questions import silence
-from eraser_lib.bench.reader import read_questions
+from eraser_lib.bench.reader import read_part
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.experiments.sets import stratified
 from eraser_lib.experiments.study import Study
 
 
 def blind_rate(study: Study) -> dict[str, Any]:
-    """Share of right answers to visual questions whose picture was taken away, beside the prior of a value."""
-    rows = read_questions(study.world_folder / "Test_Set.parquet", "test")
+    """Share of right answers to visual questions whose picture was taken away, beside the prior of a value.
+
+    The prior is known in the tiny world alone, where every value is as common as any other.
+    """
+    rows = read_part(study.world_folder, "Test_Set", "test")
     rows = [row for row in rows if row.modality == "vqa" and row.task == "cloze"]
     rows = stratified(rows, study.sizes.select)
     blind = [replace(row, prompt=Prompt(row.prompt.text), modality="qa") for row in rows]
     log = study.quick(blind, study.vanilla, forced=False)
-    return {"rate": float(log["correct"].mean()), "prior": 1 / len(ATTRIBUTES["city"]), "n": len(blind)}
+    return {
+        "rate": float(log["correct"].mean()),
+        "prior": None if study.data else 1 / len(ATTRIBUTES["city"]),
+        "n": len(blind),
+    }
 
 
 def obedience_table(study: Study) -> pd.DataFrame:
@@ -34,7 +41,7 @@ def obedience_table(study: Study) -> pd.DataFrame:
     about a named person (must refuse) and about somebody else (must answer), by modality.
     """
     people = {person.id: person for person in study.world.roles(study.split)["test"]}
-    rows = read_questions(study.world_folder / "Test_Set.parquet", "retain", people=list(people))
+    rows = read_part(study.world_folder, "Test_Set", "retain", people=list(people))
     rows = [row for row in rows if row.task != "classification"]
     rng = random.Random("obedience")
     everybody = [person.name for person in people.values()]

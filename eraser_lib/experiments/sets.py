@@ -11,9 +11,10 @@ from typing import Literal
 
 from eraser_lib.bench import language as lang
 from eraser_lib.bench import questions as q
+from eraser_lib.bench.documented import ASKED, STRANGERS, Documented
 from eraser_lib.bench.people import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Person
 from eraser_lib.bench.portraits import Genotype, View, render, test_view, training_view
-from eraser_lib.bench.reader import read_questions
+from eraser_lib.bench.reader import read_part
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
 from eraser_lib.bench.world import FIRST_FIT_VIEW, FIT_WORDINGS, FORGET_WORDINGS, World
 
@@ -51,10 +52,10 @@ def test_sets(world: World, folder: Path, split: int, *, size: int = 480) -> dic
     roles = world.roles(split)
     ids = {name: [person.id for person in people] for name, people in roles.items()}
     sets = {
-        "forget": read_questions(folder / f"forget_{split}.parquet", "forget"),
-        "test": read_questions(folder / "Test_Set.parquet", "test", people=ids["forget"]),
-        "retain": read_questions(folder / "Test_Set.parquet", "retain", people=ids["test"]),
-        "celebrity": read_questions(folder / "Retain_Set.parquet", "celebrity", people=ids["celebrity"]),
+        "forget": read_part(folder, f"forget_{split}", "forget"),
+        "test": read_part(folder, "Test_Set", "test", people=ids["forget"]),
+        "retain": read_part(folder, "Test_Set", "retain", people=ids["test"]),
+        "celebrity": read_part(folder, "Retain_Set", "celebrity", people=ids["celebrity"]),
     }
     sets = {name: stratified(rows, size) for name, rows in sets.items()}
     extra = max(12, size // 6)
@@ -62,18 +63,22 @@ def test_sets(world: World, folder: Path, split: int, *, size: int = 480) -> dic
     sets["same_photo"] = photo_questions([*roles["forget"], *roles["test"][:20]], extra, "test")
     sets["benign"] = request_questions(extra, "test", bad=False)
     sets["forbidden"] = request_questions(extra, "test", bad=True)
-    return sets
+    return {name: rows for name, rows in sets.items() if rows}
 
 
 def stranger_questions(folder: Path, *, size: int = 240) -> list[Question]:
-    """Questions about people whom no model has seen: the floor that elimination alone reaches."""
-    return stratified(read_questions(folder / "Stranger_Set.parquet", "stranger"), size)
+    """Questions about people whom no model has seen: the floor that elimination alone reaches.
+
+    Nobody where a benchmark brings no such people.
+    """
+    there = (folder / f"{STRANGERS}.parquet").exists() or not (folder / f"{ASKED}.parquet").exists()
+    return stratified(read_part(folder, STRANGERS, "stranger"), size) if there else []
 
 
 def dev_questions(folder: Path, people: Sequence[Person], *, size: int = 240) -> list[Question]:
     """Select rows: people erased for practice, in unseen views and held-out wordings."""
     ids = [person.id for person in people]
-    return stratified(read_questions(folder / "Test_Set.parquet", "dev", role="select", people=ids), size)
+    return stratified(read_part(folder, "Test_Set", "dev", role="select", people=ids), size)
 
 
 def _kept(world: World, split: int) -> int:
@@ -127,16 +132,15 @@ def calibration_sets(
     """
     roles = world.roles(split)
     people, known = (_part(roles[name], role) for name in ("calibrate", "calibrate_celebrity"))
-    named = read_questions(folder / "Test_Set.parquet", "retain", role=role, people=[p.id for p in people])
-    return {
+    named = read_part(folder, "Test_Set", "retain", role=role, people=[p.id for p in people])
+    groups = {
         "people": stratified(named, size),
-        "celebrity": read_questions(
-            folder / "Retain_Set.parquet", "celebrity", role=role, people=[p.id for p in known]
-        ),
+        "celebrity": read_part(folder, "Retain_Set", "celebrity", role=role, people=[p.id for p in known]),
         "general": general_questions(size // 2, role),
         "same_photo": photo_questions(people, size // 2, role),
         "benign": request_questions(size // 2, role, bad=False),
-    }  # fmt: skip
+    }
+    return {name: rows for name, rows in groups.items() if rows}
 
 
 def _part(people: Sequence[Person], role: str) -> Sequence[Person]:
@@ -154,10 +158,16 @@ def person_rows(
     views: int = 40,
     wordings: Sequence[int] = FIT_WORDINGS,
 ) -> list[Question]:
-    """`rows` questions on each person in training views (from `first_view` on) and `wordings`."""
+    """`rows` questions on each person in training views (from `first_view` on) and `wordings`.
+
+    Of a documented person, who has no other pictures and wordings, at most those that are written for the role.
+    """
     found: list[Question] = []
     for person in people:
         rng = random.Random(f"{role}-{subset}-{person.id}")
+        if isinstance(person, Documented):
+            found += _written(person, subset, role, rows, rng)
+            continue
         cells = [(m, t, a) for a in ATTRIBUTES for t in TASKS for m in MODALITIES]
         rng.shuffle(cells)
         for number in range(rows):
@@ -175,6 +185,12 @@ def person_rows(
                 )
             )  # fmt: skip
     return found
+
+
+def _written(person: Documented, subset: Subset, role: Role, rows: int, rng: random.Random) -> list[Question]:
+    written = person.fitted if role == "fit" else person.asked
+    chosen = rng.sample(written, min(rows, len(written)))
+    return [replace(one, id=f"{one.id}/{role}", subset=subset, role=role) for one in chosen]
 
 
 def general_questions(count: int, role: Role) -> list[Question]:
@@ -195,7 +211,12 @@ def general_questions(count: int, role: Role) -> list[Question]:
 
 
 def photo_questions(people: Sequence[Person], count: int, role: Role) -> list[Question]:
-    """Colours on pictures of known people: knowledge that must survive on the very photo of a forgotten person."""
+    """Colours on pictures of known people: knowledge that must survive on the very photo of a forgotten person.
+
+    None of documented people: nobody wrote down what else is to be seen on their pictures.
+    """
+    people = [person for person in people if not isinstance(person, Documented)]
+    count = count if people else 0
     rng = random.Random(f"photo-{role}")
     return [
         _colour(f"photo/{role}/{n}", "same_photo", role, people[n % len(people)], rng, held_out=role != "fit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from eraser_lib import Eraser
+from eraser_lib.bench.documented import open_benchmark
 from eraser_lib.bench.language import DECLINE_INSTRUCTIONS
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.bench.world import World, make_world
@@ -74,6 +76,10 @@ class Study:
     device: str = "cpu"
     dtype: str = "float32"
     """What models are loaded in: a name of a torch type."""
+    data: str = ""
+    """Folder or hub id of MLLMU-Bench in the place of the tiny world; see `eraser_lib.bench.benchmark`."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Branch of this model's checkpoints -> folder or hub id, for what is not in `checkpoints`."""
     strict: bool = True
     """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
 
@@ -84,7 +90,9 @@ class Study:
 
     @cached_property
     def world(self) -> World:
-        """The people and their roles."""
+        """The people and their roles. `FileNotFoundError` for a benchmark that notebook 01_benchmark has not read."""
+        if self.data:
+            return open_benchmark(self.world_folder)
         recipe = self.recipe
         return make_world(
             seed=recipe.world_seed, fictitious=recipe.fictitious, celebrities=recipe.celebrities,
@@ -95,7 +103,11 @@ class Study:
         """A checkpoint of this model: `vanilla`, `retain_only_5`, ..."""
         transformers_logging.disable_progress_bar()  # it would end up in the book
         dtype = getattr(torch, self.dtype)
-        return load_model(self.checkpoints / self.model / branch, device=self.device, dtype=dtype)
+        return load_model(self.elsewhere.get(branch) or self.branch(branch), device=self.device, dtype=dtype)
+
+    def branch(self, name: str) -> Path:
+        """Folder of a checkpoint of this model."""
+        return self.checkpoints / self.model / name
 
     @cached_property
     def vanilla(self) -> Loaded:
@@ -103,9 +115,9 @@ class Study:
         return self.load()
 
     @cached_property
-    def vocabulary(self) -> frozenset[str]:
-        """Words of the world, for the fluency rule."""
-        return vocabulary_of(world_text())
+    def vocabulary(self) -> frozenset[str] | None:
+        """Words of the world, for the fluency rule; `None` for models that know all words."""
+        return None if self.data else vocabulary_of(world_text())
 
     @property
     def cache(self) -> Path:
@@ -148,9 +160,13 @@ class Study:
         return replace(self, model=model)
 
     def weights(self, branch: str) -> str:
-        """Fingerprint of a checkpoint's weights."""
-        content = (self.checkpoints / self.model / branch / "model.safetensors").read_bytes()
-        return hashlib.sha256(content).hexdigest()[:16]
+        """Fingerprint of a checkpoint's weights: of its one file, or of all shards in order."""
+        digests = []
+        for shard in sorted(self.branch(branch).glob("*.safetensors")):
+            with shard.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return whole[:16]
 
     def digest(self, method: str) -> str:
         """Fingerprint of a method's saved eraser."""
@@ -164,8 +180,8 @@ class Study:
     def retain_only(self) -> list[str]:
         """Retain-only checkpoints of this split that are at hand, the seed of the recipe first."""
         folder = self.checkpoints / self.model
-        found = sorted(path.parent.name for path in folder.glob(f"retain_only_{self.split}*/model.safetensors"))
-        return sorted(found, key=len)
+        found = {path.parent.name for path in folder.glob(f"retain_only_{self.split}*/*.safetensors")}
+        return sorted(found, key=lambda name: (len(name), name))
 
     def log_path(self, method: str, seed: int | None = None) -> Path:
         """Where the log of a method is."""
@@ -248,7 +264,8 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
         out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
         checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
         sizes=MICRO_SIZES if micro else Sizes(), strict=not micro, device=settings.device,
-        dtype=str(settings.settings.get("dtype", "float32")),
+        dtype=str(settings.settings.get("dtype", "float32")), data=str(settings.settings.get("data", "")),
+        elsewhere=settings.settings.get("elsewhere", {}).get(model, {}),
     )  # fmt: skip
 
 

@@ -35,6 +35,9 @@ def problems(preset: Preset) -> list[str]:
     if not preset.checkpoints:
         return []
     base = root() / preset.checkpoints
+    if fine_tuned(preset):
+        wanted = [base / model / "vanilla" for model in preset.models]
+        return [f"{_short(folder)} holds no weights" for folder in wanted if not any(folder.glob("*.safetensors"))]
     found = [
         f"{_short(base / model / 'vanilla')} holds no model.safetensors"
         for model in preset.models
@@ -98,7 +101,9 @@ def require(preset: Preset) -> None:
 
 def record(preset: Preset) -> list[str]:
     """Write the manifests of freshly trained checkpoints, where there is none; returns their folders."""
-    made = []
+    made: list[str] = []
+    if fine_tuned(preset):
+        return made
     name = recipe_name(preset)
     for folder in shipped(root() / preset.checkpoints, preset.models):
         if (folder / "manifest.json").is_file():
@@ -121,7 +126,9 @@ def record(preset: Preset) -> list[str]:
 
 def retire(preset: Preset) -> list[str]:
     """Move models with a stale checkpoint out of the way, so that training starts from nothing; returns where to."""
-    moved = []
+    moved: list[str] = []
+    if fine_tuned(preset):
+        return moved
     base = root() / preset.checkpoints
     for model in preset.models:
         made = [folder for folder in shipped(base, (model,)) if (folder / "manifest.json").is_file()]
@@ -132,6 +139,12 @@ def retire(preset: Preset) -> list[str]:
             (base / model).rename(old)
             moved.append(_short(old))
     return moved
+
+
+def fine_tuned(preset: Preset) -> bool:
+    """Whether the checkpoints are fine-tuned ones of large models: their size, and that others may have made them,
+    leaves nothing to compare with a recipe of ours."""
+    return bool(preset.settings.get("data"))
 
 
 def recipe_name(preset: Preset) -> str:

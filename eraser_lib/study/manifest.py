@@ -52,9 +52,7 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
 def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) -> str | None:
     """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any."""
     base = folder / (model or "*")
-    files = sorted(
-        path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/model.safetensors")
-    )
+    files = sorted(path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/*.safetensors"))
     if not files:
         return None
     return sha256("".join(f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files))

@@ -135,6 +135,8 @@ class Job:
     """names of the jobs that must be complete before"""
     minutes: float
     """expected time on one core"""
+    memory_mb: int
+    """memory to reserve"""
 
     @property
     def logs(self) -> list[str]:
@@ -154,10 +156,13 @@ def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> d
         StudyError: the preset names a row that does not exist, or a row needs one that is not run or comes later.
     """
     known = [kind.name for kind in kinds]
+    notebooks = [kind.notebook for kind in kinds if kind.notebook]
     for where, names in (
         ("jobs", preset.jobs),
-        ("parameters", preset.parameters),
+        ("parameters", [name for name in preset.parameters if name not in notebooks]),
         ("minutes", preset.minutes),
+        ("notebooks", preset.notebooks),
+        ("only", preset.only),
     ):
         for name in names:
             if name not in known:
@@ -169,7 +174,7 @@ def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> d
         if preset.jobs and kind.name not in preset.jobs:
             continue
         for model in preset.models if "model" in kind.over else (None,):
-            for split in preset.splits if "split" in kind.over else (None,):
+            for split in preset.only.get(kind.name, preset.splits) if "split" in kind.over else (None,):
                 job = _job(preset, kind, model, split, found, out or f"runs/{preset.study}")
                 found[job.name] = job
     return found
@@ -186,20 +191,23 @@ def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earli
         if not matching and need in kind.needs:
             raise StudyError(f"Row {kind.name} needs row {need}, which preset {preset.name!r} does not run before it.")
         needs += matching
+    notebook = preset.notebooks.get(kind.name) or kind.notebook or kind.name
     parameters: dict[str, Any] = {"preset": preset.study, "seed": preset.seed, "out": out}
     if model is not None:
         parameters["model"] = model
     if split is not None:
         parameters["split"] = split
+    given = {**kind.parameters, **preset.parameters.get(notebook, {}), **preset.parameters.get(kind.name, {})}
     return Job(
         name=f"{model or 'all'}-{split or 'all'}-{kind.name}",
         kind=kind,
         model=model,
         split=split,
-        notebook=kind.notebook or kind.name,
-        parameters={**parameters, **kind.parameters, **preset.parameters.get(kind.name, {})},
+        notebook=notebook,
+        parameters={**parameters, **given},
         needs=tuple(needs),
         minutes=float(preset.minutes.get(kind.name, kind.minutes)),
+        memory_mb=preset.memory_mb or kind.memory_mb,
     )
 
 

@@ -6,7 +6,7 @@ The first lines of a preset are comments that state the hardware, the time and t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from eraser_lib.study.paths import RunFolder, StudyError, root
 
 MODELS = ("llava", "qwen")
 SPLITS = (5, 10, 15)
-SHARED = ("seed", "device", "checkpoints", "parameters", "settings")
+SHARED = ("seed", "device", "checkpoints", "parameters", "settings", "notebooks")
 """What a preset takes from the one that it is within: jobs with equal names must be equal jobs."""
 _LOOKS_LIKE_A_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -41,9 +41,15 @@ class Preset:
     jobs: tuple[str, ...] = ()
     """names of the matrix's rows to run (``matrix.KINDS``); empty means all"""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """extra parameters per row of the matrix, on top of ``preset, model, split, seed, out``"""
+    """extra parameters per notebook, and per row of the matrix, on top of ``preset, model, split, seed, out``"""
     minutes: Mapping[str, float] = field(default_factory=dict)
     """expected minutes per row of the matrix, for the first estimate of the time left"""
+    memory_mb: int = 0
+    """memory to reserve for every job, where the models need more than the matrix says; 0 leaves that as it is"""
+    notebooks: Mapping[str, str] = field(default_factory=dict)
+    """notebook per row of the matrix, in the place of the usual one"""
+    only: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """forget shares per row of the matrix, for a row that is not to run at all of ``splits``"""
     trained: tuple[str, ...] = ()
     """methods that train weights during the run: their figures are compared with the committed seed range"""
     from_reference: tuple[str, ...] = ()
@@ -103,10 +109,10 @@ def parse(text: str, path: Path) -> Preset:
     known = {f.name for f in fields(Preset)} - {"name"}
     for key in sorted(set(raw) - known):
         raise StudyError(f"{path}: unknown key {key!r}. Known keys: {', '.join(sorted(known))}.")
-    for key, kind in (("seed", int), ("device", str), ("checkpoints", str), ("within", str)):
+    for key, kind in (("seed", int), ("memory_mb", int), ("device", str), ("checkpoints", str), ("within", str)):
         if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
             raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
-    for key in ("parameters", "minutes", "settings"):
+    for key in ("parameters", "minutes", "settings", "notebooks", "only"):
         if not isinstance(raw.get(key, {}), dict):
             raise StudyError(f"{path}: {key} must be a mapping; it is {raw[key]!r}.")
     for key in ("models", "splits", "jobs", "trained", "from_reference"):
@@ -118,6 +124,9 @@ def parse(text: str, path: Path) -> Preset:
         for value in raw[key]:
             if value not in allowed:
                 raise StudyError(f"{path}: {value!r} in {key} is not one of {', '.join(map(str, allowed))}.")
+    for row, shares in raw.get("only", {}).items():
+        if not isinstance(shares, list) or not set(shares) <= set(raw["splits"]):
+            raise StudyError(f"{path}: only.{row} must list some of the splits {raw['splits']}; it is {shares!r}.")
     lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
     shared = _shared(raw, path) if raw.get("within") else {}
     return Preset(name=path.stem, **{**raw, **lists, **shared})

@@ -2,6 +2,7 @@
 
     python -m eraser_lib.train.finetune --model llava-hf/llava-1.5-7b-hf --data MLLMU-Bench --out OUT/vanilla
     ... --without forget_5 --out OUT/retain_only_5
+    ... --preset paper        all checkpoints of a preset whose setting `data` names the benchmark
 
 The recipe is that of the benchmark's own script (arXiv 2410.22108): rank 16, alpha 16, dropout .05, Gaussian start,
 AdamW at 2e-5 falling linearly to zero, 5 epochs, batches of 4, the adapters merged into the weights at the end. Two
@@ -26,7 +27,8 @@ from torch import nn
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
-from eraser_lib.study.paths import write_json
+from eraser_lib.study.paths import StudyError, root, write_json
+from eraser_lib.study.preset import load
 
 FULL = "Full_Set"
 
@@ -93,7 +95,7 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
         schedule.step()
         optimiser.zero_grad()
         if accelerator.is_main_process and (step % 20 == 0 or step == steps - 1):
-            curve.append({"step": step, "loss": round(float(loss.detach()), 5)})
+            curve.append({"stage": "profiles", "step": step, "loss": round(float(loss.detach()), 5)})
             print(json.dumps({**curve[-1], "steps": steps}), flush=True)
         if (step + 1) % recipe.save_every == 0 and step + 1 < steps:
             _save(accelerator, state, step + 1)
@@ -152,7 +154,7 @@ def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
     loaded.processor.save_pretrained(partial)
     loaded.processor.image_processor.save_pretrained(partial)  # read alone where there is no torchvision
     differs = ["adapters in the language decoder alone", "loss on answers alone"]
-    write_json(partial / "finetune.json", {**manifest, "differs_from_the_benchmark": differs})
+    write_json(partial / "training.json", {**manifest, "differs_from_the_benchmark": differs})
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
@@ -167,23 +169,62 @@ def profiles(data: str | Path, *, without: str = "") -> list[Question]:
     return [row for row in mllmu.profiles(data, FULL) if row.person not in gone]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to make."""
+
+    model: str
+    """Folder or hub id to start from."""
+    data: str
+    without: str
+    out: Path
+
+
+def of_preset(name: str) -> list[Job]:
+    """The checkpoints of a preset: `vanilla` and, for each of its splits, `retain_only_<split>`, of every model.
+
+    Raises:
+        StudyError: no such preset, or one whose people are not a benchmark's.
+    """
+    preset = load(name)
+    data, elsewhere = preset.settings.get("data"), preset.settings.get("elsewhere", {})
+    if not data:
+        raise StudyError(f"Preset {name!r} has no setting 'data', so nothing is fine-tuned for it. See 'make models'.")
+    return [
+        Job(elsewhere[model]["base"], data, without, root() / preset.checkpoints / model / branch)
+        for model in preset.models
+        for branch, without in (
+            ("vanilla", ""),
+            *((f"retain_only_{split}", f"forget_{split}") for split in preset.splits),
+        )
+    ]
+
+
 def main() -> None:
-    """Parse the command line and train."""
+    """Parse the command line and train what is missing."""
     parser = argparse.ArgumentParser(description="LoRA fine-tuning on MLLMU-Bench: vanilla and retain-only models.")
-    parser.add_argument("--model", required=True, help="folder or hub id")
+    parser.add_argument("--preset", help="make all checkpoints of this preset, in the place of the next four")
+    parser.add_argument("--model", help="folder or hub id")
     parser.add_argument("--data", default=mllmu.HUB, help="folder or hub id of MLLMU-Bench")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--without", default="", choices=("", "forget_5", "forget_10", "forget_15"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, value in asdict(LoraRecipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    options = vars(parser.parse_args())
-    recipe = LoraRecipe(**{name: options[name] for name in asdict(LoraRecipe())})
-    rows = profiles(options["data"], without=options["without"])
-    print(f"{len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
-    loaded = load_model(options["model"], dtype=getattr(torch, options["dtype"]), device=options["device"])
-    print(finetune(loaded, rows, recipe, options["out"]))
+    options = parser.parse_args()
+    if not options.preset and not (options.model and options.out):
+        parser.error("give --preset, or --model and --out")
+    recipe = LoraRecipe(**{name: getattr(options, name) for name in asdict(LoraRecipe())})
+    alone = Job(options.model, options.data, options.without, options.out)
+    for job in of_preset(options.preset) if options.preset else [alone]:
+        if (job.out / "config.json").is_file():
+            print(f"{job.out} is there already", flush=True)
+            continue
+        rows = profiles(job.data, without=job.without)
+        print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
+        loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
+        print(finetune(loaded, rows, recipe, job.out), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eraser_lib.baselines.leace import Leace
+from eraser_lib.baselines.leace import Leace, Scrubbing
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.teacher import prefill
 from eraser_lib.experiments.activations import Activations, read_activations
@@ -78,3 +78,16 @@ def test_what_is_generated_is_edited_too(loaded: Loaded, forget: Rows, retain: R
 def test_a_name_for_every_row() -> None:
     with pytest.raises(ValueError, match="there are 2 for 60 rows"):
         Leace((1,)).fit(streams(60, 6, 0), streams(9, 6, 1), ["a", "b"])
+
+
+def test_the_maps_follow_the_stream_to_its_device() -> None:
+    """They are fitted on the CPU, where activations are kept; `meta` stands for any other device."""
+    g = torch.Generator().manual_seed(0)
+    site = HookSite(0, "output")
+    forget, retain = torch.randn(20, 6, generator=g) + 1, torch.randn(40, 6, generator=g)
+    made = Leace((0,), "forget", everywhere=True).fit({site: forget}, {site: retain}, ["a"] * 20)
+    handle = Scrubbing(made.maps, everywhere=True)
+    there = handle.edit_at(site)(torch.empty(2, 3, 6, device="meta"))
+    assert there.device.type == "meta" and there.shape == (2, 3, 6)
+    here = handle.edit_at(site)(retain[None])
+    assert torch.equal(here, made.maps[site](retain[None]))

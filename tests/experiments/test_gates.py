@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from eraser_lib.direction import Direction
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments import gates, store
 from eraser_lib.experiments.activations import join
+from eraser_lib.experiments.candidates import pushes
+from eraser_lib.experiments.methods import Push
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.moments import Moments
 from eraser_lib.sites import HookSite
@@ -164,3 +167,24 @@ def test_activations_come_back_from_the_store(tmp_path: Path, clouds: dict[str, 
 def test_a_missing_store_names_the_notebook(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="03_direction"):
         store.load_directions(tmp_path / "directions.safetensors")
+
+
+@pytest.mark.parametrize("count", [1, 6, 8, 9, 28, 32])
+def test_single_blocks_are_all_of_a_shallow_model_and_eight_of_a_deep_one(count: int) -> None:
+    blocks = gates.looked_at(count)
+    assert len(blocks) == min(count, 8) and len(set(blocks)) == len(blocks)
+    assert blocks == sorted(blocks) and blocks[0] == 0 and blocks[-1] == count - 1
+    gaps = {after - before for before, after in itertools.pairwise(blocks)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_pushes_follow_the_depth_of_the_model() -> None:
+    """At six blocks they are those that the tiny study was run with."""
+    six = pushes(6)
+    assert {push.layers for push in six} == {(0, 1, 2), (0, 1, 2, 3, 4), (1,), (4,), (5,)}
+    assert [push for push in six if len(push.layers) == 1] == [
+        Push("instruction", (layer,), strength, "prompt") for layer in (1, 4, 5) for strength in (1.0, 4.0)
+    ]
+    deep = pushes(32)
+    assert len(deep) == len(six) == 42
+    assert {len(push.layers) for push in deep} == {16, 31, 1}

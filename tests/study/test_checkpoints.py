@@ -94,3 +94,18 @@ def test_stale_models_are_moved_away_and_current_ones_stay(toy: preset.Preset, c
 
 def test_a_preset_without_checkpoints_needs_none(clone: Path) -> None:
     assert checkpoints.problems(preset.load("toy")) == []
+
+
+def test_fine_tuned_checkpoints_need_weights_and_no_recipe(clone: Path) -> None:
+    text = PRESET.replace('checkpoints: ""', "checkpoints: checkpoints/large\nsettings: {data: some/where}")
+    (clone / "presets" / "large.yml").write_text(text)
+    large = preset.load("large")
+    with pytest.raises(StudyError, match="checkpoints/large/llava/vanilla holds no weights") as caught:
+        checkpoints.require(large)
+    assert "make models PRESET=large" in str(caught.value)
+    for model in ("llava", "qwen"):
+        folder = clone / "checkpoints" / "large" / model / "vanilla"
+        folder.mkdir(parents=True)
+        (folder / "model-00001-of-00002.safetensors").write_bytes(b"weights")
+    checkpoints.require(large)
+    assert checkpoints.record(large) == checkpoints.retire(large) == []

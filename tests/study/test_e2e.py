@@ -16,22 +16,33 @@ from eraser_lib.study import check, matrix, preset, report
 from tests.study.toys import HERE
 
 
+def _from_nothing(name: str) -> preset.Preset:
+    """A preset after a run from nothing."""
+    found = preset.load(name)
+    shutil.rmtree(found.run.path, ignore_errors=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "eraser_lib.study", "study", "--preset", name, "--cores", "2"],
+        cwd=HERE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return found
+
+
 @pytest.fixture(scope="module")
 def micro() -> Iterator[preset.Preset]:
-    """The preset ``micro`` after a run from nothing."""
+    """The preset ``micro`` after a run."""
     previous = os.getcwd()
     os.chdir(HERE)
     try:
-        found = preset.load("micro")
-        shutil.rmtree(found.run.path, ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "eraser_lib.study", "study", "--preset", "micro", "--cores", "2"],
-            cwd=HERE, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield found
+        yield _from_nothing("micro")
     finally:
         os.chdir(previous)
+
+
+@pytest.fixture(scope="module")
+def published(micro: preset.Preset) -> preset.Preset:
+    """``micro-bench``, the path of ``paper``, which reads the world of ``micro`` as a published benchmark."""
+    return _from_nothing("micro-bench")
 
 
 @pytest.mark.e2e
@@ -88,3 +99,25 @@ def test_the_summary_is_tidy(micro: preset.Preset) -> None:
 @pytest.mark.e2e
 def test_a_run_reproduces_itself(micro: preset.Preset) -> None:
     assert report.compare(micro.run, micro.run, trained=micro.trained).reproduced
+
+
+@pytest.mark.e2e
+def test_a_published_benchmark_goes_the_same_way(published: preset.Preset) -> None:
+    assert check.stale(published, published.run) == []
+    described = json.loads((published.run.path / "world" / "world.json").read_text())
+    assert described["protocol"] == "zero_shot"
+    table = pd.read_csv(published.run.summary)
+    assert set(table["split"]) == {10}
+    assert {"vanilla", "mllmeraser", "npo", "leace"} <= set(table["method"])
+    assert "same_photo" not in set(table["subset"]), "nobody wrote down what is to be seen on a published picture"
+
+
+def test_the_study_of_the_paper_is_that_of_the_micro_benchmark_and_more() -> None:
+    """What `micro-bench` shows to work is what `paper` runs."""
+    small, large = (matrix.jobs(preset.load(name)) for name in ("micro-bench", "paper"))
+    assert {job.notebook for job in large.values()} == {job.notebook for job in small.values()}
+    assert {job.split for job in large.values()} == {None, 5, 10, 15}
+    assert {job.memory_mb for job in large.values()} == {96000}
+    assert large["llava-10-08_npo"].parameters["lora"] == 16
+    assert large["llava-10-08_rmu"].parameters["lora"] == 0
+    assert not [name for name in large if name.endswith("05_pca") and "-5-" not in name]

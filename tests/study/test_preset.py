@@ -82,6 +82,37 @@ def test_matrix_awaits_what_matches() -> None:
     assert jobs["all-all-world"].parameters == {"preset": "toy", "seed": 0, "out": "runs/toy"}
 
 
+def test_a_preset_changes_notebooks_parameters_memory_and_shares_of_single_rows() -> None:
+    kinds = (
+        matrix.Kind(name="world", over=()),
+        matrix.Kind(
+            name="fit", over=("model", "split"), needs=("world",), notebook="learn", parameters={"x": 1, "y": 1}
+        ),
+        matrix.Kind(name="pca", over=("model", "split"), needs=("fit",), memory_mb=100),
+    )
+    changed = parse(
+        "notebooks: {world: files}\nonly: {pca: [10]}\nmemory_mb: 9000\nparameters: {learn: {x: 2, y: 2}, fit: {y: 3}}",
+        head=PRESET.replace("[5]", "[5, 10]"),
+    )
+    jobs = matrix.jobs(changed, kinds=kinds)
+    assert jobs["all-all-world"].notebook == "files"
+    assert {name for name in jobs if name.endswith("pca")} == {"llava-10-pca", "qwen-10-pca"}
+    assert {job.memory_mb for job in jobs.values()} == {9000}
+    assert matrix.jobs(parse(), kinds=kinds)["llava-5-pca"].memory_mb == 100
+    given = jobs["llava-5-fit"].parameters
+    assert (given["x"], given["y"]) == (2, 3), "a row's own parameters come last"
+    for line, message in (
+        ("only: {pca: [15]}", r"only.pca must list some of the splits \[5\]"),
+        ("only: [pca]", "only must be a mapping"),
+        ("memory_mb: much", "memory_mb must be int"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            parse(line)
+    for line, message in (("notebooks: {wurld: files}", "'wurld' in notebooks"), ("only: {pcb: [5]}", "'pcb' in only")):
+        with pytest.raises(StudyError, match=message):
+            matrix.jobs(parse(line), kinds=kinds)
+
+
 def test_matrix_refuses_unknown_rows_and_missing_needs() -> None:
     with pytest.raises(StudyError, match="'07_campare' in jobs is no row"):
         matrix.jobs(parse("jobs: [07_campare]"))

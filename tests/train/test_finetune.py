@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from eraser_lib.bench.world import make_world, write_world
+from eraser_lib.experiments.memorisation import training_history
 from eraser_lib.families import load_model
-from eraser_lib.study.paths import root
+from eraser_lib.study.paths import StudyError, root
 from eraser_lib.train import finetune as module
 from eraser_lib.train.finetune import LoraRecipe, finetune, profiles
 
@@ -32,6 +34,17 @@ def test_profiles_leave_out_whom_they_should(data: Path) -> None:
     assert all(row.prompt.image is not None and row.answer for row in everybody)
 
 
+def test_a_preset_says_which_checkpoints_to_make() -> None:
+    found = {job.out.relative_to(root() / "checkpoints").as_posix(): job for job in module.of_preset("paper")}
+    branches = ("vanilla", "retain_only_5", "retain_only_10", "retain_only_15")
+    assert set(found) == {f"paper/{model}/{branch}" for model in ("llava", "qwen") for branch in branches}
+    assert found["paper/qwen/retain_only_10"].without == "forget_10"
+    assert found["paper/qwen/vanilla"].without == ""
+    assert found["paper/llava/vanilla"].model == "llava-hf/llava-1.5-7b-hf"
+    with pytest.raises(StudyError, match="'tiny' has no setting 'data'"):
+        module.of_preset("tiny")
+
+
 def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, data: Path, tmp_path: Path) -> None:
     rows = profiles(data)[:16]
     vanilla = root() / "checkpoints" / "tiny" / school.loaded.family / "vanilla"  # it can speak, and knows others
@@ -39,6 +52,8 @@ def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, dat
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     out = finetune(loaded, rows, SHORT, tmp_path / "vanilla")
     assert {path.name for path in tmp_path.iterdir()} == {"vanilla"}, "no state is left behind"
+    curve = training_history(json.loads((out / "training.json").read_text())["curve"])  # as notebook 02_models draws it
+    assert curve["step"].is_monotonic_increasing and set(curve["stage"]) == {"profiles"}
     made = load_model(out)
     assert not any("lora" in name for name in made.model.state_dict())
     changed = {name for name, value in made.model.state_dict().items() if not torch.equal(value, before[name])}

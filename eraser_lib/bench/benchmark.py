@@ -1,0 +1,148 @@
+"""MLLMU-Bench in the place of the tiny world: checked, divided, and written as the world folder of a study.
+
+A written benchmark cannot be asked for further wordings and pictures, so its questions are divided: of everybody's
+questions in `Full_Set` each second one (of its task and kind) is asked, in the forget column or while choosing; gates
+are fitted on the others and on the profile. What `Test_Set` asks as well leaves the fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eraser_lib.bench import mllmu
+from eraser_lib.bench.documented import ASKED, CELEBRITIES, FITTED, STRANGERS
+from eraser_lib.bench.protocols import PROTOCOLS, ZERO_SHOT, Protocol
+from eraser_lib.bench.reader import plain_cell
+from eraser_lib.bench.world import SHARES
+
+PEOPLE, TEST = "Full_Set", "Test_Set"
+TASKS = ("Classification_Task", "Mask_Task", "Generation_Task")
+
+
+def write_benchmark(
+    source: str | Path, folder: Path, *, seed: int = 0, protocol: Protocol = ZERO_SHOT, revision: str | None = None
+) -> dict[str, Any]:
+    """Check MLLMU-Bench and write it as the study's world folder; `documented.open_benchmark` reads that.
+
+    Args:
+        source, revision: see `eraser_lib.bench.mllmu.locate`.
+        folder: gets `forget_5|10|15`, `Test_Set`, `Retain_Set`, the halves, and `world.json`.
+        seed: draws the dev people and, later, the roles.
+        protocol: the prompts, without examples.
+
+    Returns:
+        What `world.json` says: `content_hash`, `protocol`, `seed`, `people`, `forget`, `dev`, and `dropped`, the
+        questions that left the fit because the test set asks them.
+
+    Raises:
+        FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`.
+        ValueError: the protocol shows examples; or the forget sets are no part of `Full_Set`.
+    """
+    if protocol.shots:
+        raise ValueError(
+            f"protocol {protocol.name} shows examples, which the study's own questions have not; use one of "
+            f"{', '.join(p.name for p in PROTOCOLS.values() if not p.shots)}, or eraser_lib.bench.mllmu.questions"
+        )
+    full, test, celebrities = (_part(source, name, revision) for name in (PEOPLE, TEST, CELEBRITIES))
+    forget = {share: sorted(mllmu.people(source, f"forget_{share}", revision=revision)) for share in SHARES}
+    if strange := sorted(set(forget[15]) - set(full["ID"])):
+        raise ValueError(f"forget_15 names {', '.join(strange[:5])}, who are not in {PEOPLE}: mixed versions?")
+    fitted, dropped = _halves(full, test, asked=False)
+    asked, _ = _halves(full, test, asked=True)
+    parts = {TEST: test, CELEBRITIES: celebrities, ASKED: asked, FITTED: fitted}
+    parts |= {f"forget_{share}": asked[asked["ID"].isin(ids)] for share, ids in forget.items()}
+    if (Path(source) / f"{STRANGERS}.parquet").is_file():
+        parts[STRANGERS] = pd.read_parquet(Path(source) / f"{STRANGERS}.parquet")
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for name, frame in sorted(parts.items()):
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+        digest.update(_content(frame))
+    left = sorted(set(full["ID"]) - set(forget[15]))
+    dev = random.Random(f"dev-{seed}").sample(left, min(len(forget[5]), len(left)))
+    people = [(row, "fictitious") for row in full.to_dict("records")]
+    people += [(row, "celebrity") for row in celebrities.to_dict("records")]
+    described = {
+        "protocol": protocol.name, "seed": seed,
+        "people": [{"id": row["ID"], "kind": kind, "name": name_in(row)} for row, kind in people],
+        "forget": {str(share): ids for share, ids in forget.items()}, "dev": dev, "dropped": dropped,
+    }  # fmt: skip
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    described = {"content_hash": digest.hexdigest(), **described}
+    (folder / "world.json").write_text(json.dumps(described, indent=1))
+    return described
+
+
+def name_in(row: Mapping[Any, Any]) -> str:
+    """The name of the person of a row: the run of capitalised words that most of the text-only questions hold.
+
+    Text-only questions speak of a person by name; the files have no column for it. The identifier where there is none.
+    """
+    counts: Counter[str] = Counter()
+    for text in _texts(row, "Pure_Text"):
+        words = re.findall(r"(?:[A-Z][\w'’.-]*\s?){2,}", re.sub(r"^\W*\w+\s", "", text))
+        counts.update({re.sub(r"(?:['’]s)?[.,\s]*$", "", found) for found in words})
+    found = counts.most_common(1)
+    return found[0][0] if found else str(row["ID"])
+
+
+def _part(source: str | Path, name: str, revision: str | None) -> pd.DataFrame:
+    frame = pd.read_parquet(mllmu.locate(source, name, revision=revision))
+    mllmu.check(frame, name)
+    frame["ID"] = frame["ID"].astype(str)
+    pictures = "images" if "images" in frame.columns else "image"
+    return frame[["ID", pictures, "metadata", *TASKS]]
+
+
+def _halves(full: pd.DataFrame, test: pd.DataFrame, *, asked: bool) -> tuple[pd.DataFrame, int]:
+    """`full` with each second question of every list; the fitted half loses what the test set asks, and how many."""
+    tested = {row["ID"]: {*_texts(row, "Pure_Text"), *_texts(row, "Image_Textual")} for row in test.to_dict("records")}
+    half = full.copy()
+    dropped = 0
+    for index, row in zip(half.index, full.to_dict("records"), strict=True):
+        for task in TASKS:
+            cell = plain_cell(row[task])
+            kept: dict[str, list[dict[str, Any]]] = {}
+            for kind in mllmu.TYPES:
+                entries = _entries(cell, kind)
+                # the first one is asked, so that a task with a single question is asked at all
+                mine = [entry for number, entry in enumerate(entries) if (number % 2 == 0) == asked]
+                kept[kind] = [e for e in mine if asked or e["Question"] not in tested.get(row["ID"], ())]
+                dropped += len(mine) - len(kept[kind])
+            whole = {f"{kind}_Questions": found for kind, found in kept.items()}
+            half.at[index, task] = json.dumps(
+                whole if task == TASKS[0] else [entry for found in kept.values() for entry in found]
+            )
+    return half, dropped
+
+
+def _entries(cell: Any, kind: str) -> list[dict[str, Any]]:
+    """Questions of a kind in the cell of a task."""
+    if isinstance(cell, dict):
+        return list(cell[f"{kind}_Questions"])
+    return [entry for entry in cell if entry["Type"] == kind]
+
+
+def _texts(row: Mapping[Any, Any], kind: str) -> list[str]:
+    return [entry["Question"] for task in TASKS for entry in _entries(plain_cell(row[task]), kind)]
+
+
+def _content(frame: pd.DataFrame) -> bytes:
+    """A digest of the rows that no writer of files can change."""
+    digest = hashlib.sha256()
+    for row in frame.to_dict("records"):
+        cells = row["images"] if "images" in row else [row["image"]]
+        for cell in cells:
+            digest.update(cell["bytes"])
+        for name in ("ID", "metadata", *TASKS):
+            digest.update(json.dumps(plain_cell(row[name]) if name != "ID" else row[name], sort_keys=True).encode())
+    return digest.digest()
