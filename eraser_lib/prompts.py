@@ -145,28 +145,35 @@ def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
     return Prompt(call.past, call.width, call.past + last, mask, call, call.past + call.width, whole)
 
 
+def size_of_call(decoder: Mapping[str, Any], ids: Tensor | None = None) -> tuple[int, int, int]:
+    """Cached tokens, rows and new tokens of a decoder call; `ids` stand in where the decoder got no embeddings."""
+    tokens = decoder.get("inputs_embeds")
+    if tokens is None:
+        tokens = decoder.get("input_ids") if ids is None else ids
+    if tokens is None:
+        raise ValueError("The decoder was called with neither inputs_embeds nor input_ids as keyword arguments.")
+    cache = decoder.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length()), tokens.shape[0], tokens.shape[1]
+
+
 def describe_call(decoder: Mapping[str, Any], outer: Mapping[str, Any], model: nn.Module, mask: Any) -> Call:
     """Collect what is known about a decoder call.
 
     `decoder`: the keyword arguments of the decoder; `outer`: those of the whole model, empty when the decoder
     is called by itself; `mask`: a two-dimensional attention mask for when the decoder got a prepared one.
     """
-    embeds, ids = decoder.get("inputs_embeds"), outer.get("input_ids")
+    ids = outer.get("input_ids")
     if ids is None:
         ids = decoder.get("input_ids")
-    tokens: Tensor | None = embeds if embeds is not None else ids
-    if tokens is None:
-        raise ValueError("The decoder was called with neither inputs_embeds nor input_ids as keyword arguments.")
-    batch, width = tokens.shape[:2]
+    past, batch, width = size_of_call(decoder, ids)
     if ids is not None and tuple(ids.shape) != (batch, width):
         ids = None
-    cache = decoder.get("past_key_values")
-    past = 0 if cache is None else int(cache.get_seq_length())
     given = decoder.get("attention_mask")
     if isinstance(mask, Tensor) and not (isinstance(given, Tensor) and given.ndim == 2) and given is not None:
         given = pad(mask, (0, max(past + width - mask.shape[1], 0)), value=1)[:, : past + width]
         given = given.repeat_interleave(batch // given.shape[0], dim=0)
-    call = Call(past, batch, width, real_tokens(given, batch, width, tokens.device), tokens if ids is None else ids)
+    tokens = decoder["inputs_embeds"] if ids is None else ids
+    call = Call(past, batch, width, real_tokens(given, batch, width, tokens.device), tokens)
     call.pixels = outer.get("pixel_values")
     types = outer.get("mm_token_type_ids")
     image_token = getattr(getattr(model, "config", None), "image_token_id", None)

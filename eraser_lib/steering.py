@@ -28,7 +28,7 @@ from transformers.cache_utils import DynamicLayer
 
 from .gate import Gate
 from .hooks import check_inputs, edit, read
-from .prompts import Call, Prompt, begin_prompt, describe_call
+from .prompts import Call, Prompt, begin_prompt, describe_call, size_of_call
 from .sites import Decoder, HookSite, find_decoder, in_order, last_real_token
 
 if TYPE_CHECKING:
@@ -108,8 +108,10 @@ class Steering:
         if args:
             raise TypeError("A steered decoder must be called with keyword arguments only.")
         columns, mask = self._generating or (None, None)
-        call = describe_call(kwargs, self._outer, self._model, mask)
         run = functools.partial(original, **kwargs)
+        if self._is_idle(kwargs):
+            return run()
+        call = describe_call(kwargs, self._outer, self._model, mask)
         if self.eraser.mode == "published":
             return self._published(run, call)
         if self._is_new(call):
@@ -129,12 +131,25 @@ class Steering:
             return output
         assert self._prompt is not None
         self._prompt.seen = call.past + call.width
-        prompt = self._prompt.repeated(call.batch)
-        past_prompt = call.past >= prompt.start + prompt.width
-        if past_prompt and self.eraser.scope != "prompt+generation":
-            return run()  # a decoding step: no hook is left in its way
-        with edit(self._decoder, self._edits(call, prompt)):
+        with edit(self._decoder, self._edits(call, self._prompt.repeated(call.batch))):
             return run()
+
+    def _is_idle(self, kwargs: dict[str, Any]) -> bool:
+        """Whether nothing is added to a call whatever it holds, so that it need not be looked at: a decoding step.
+
+        The authors' rule takes any call of one token for one.
+        """
+        past, batch, width = size_of_call(kwargs, self._outer.get("input_ids"))
+        if self.eraser.mode == "published":
+            return width <= 1
+        prompt = self._prompt
+        if prompt is None or self._fresh:
+            return False
+        if past == 0 or past < prompt.start + prompt.width or self.eraser.scope == "prompt+generation":
+            return False
+        prompt.seen = past + width
+        prompt.repeated(batch)  # another batch is an error, also where nothing is added
+        return True
 
     def _is_new(self, call: Call) -> bool:
         if self._prompt is None or self._fresh:
@@ -279,8 +294,6 @@ class Steering:
     def _published(self, run: Callable[[], Any], call: Call) -> Any:
         """The authors' rule, literally: any call longer than one token is a prompt, all of whose positions
         move."""
-        if call.width <= 1:
-            return run()
         self.gate_values = {}
         self.opened = torch.ones(call.batch, dtype=torch.bool, device=call.real.device)
         last = last_real_token(call.real)
