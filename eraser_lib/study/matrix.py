@@ -101,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
         minutes=11,
     ),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
+    Kind(name="15_width", over=("model", "split"), needs=("06_select",), minutes=4),
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     # the gate and the detector that were chosen at 5 %
