@@ -1,6 +1,9 @@
 """``python -m benchmarks.cost``: measure, and write ``results/cost.csv`` with the manifest ``results/cost.json``.
 
 Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-qwen
+... and the width of 7B, two blocks of it:
+                     python -m benchmarks.cost --model llava-hf/llava-1.5-7b-hf --blocks 2 --width 128 --batch 1 \\
+                         --rounds 9 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
 
@@ -217,27 +220,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure what steering costs; see benchmarks/cost.py.")
     parser.add_argument("--model", action="append", choices=(*shapes.TINY, *shapes.REAL), required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--blocks", type=int, default=0, help="decoder blocks to keep of a real shape; 0 keeps all")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--rounds", type=int, default=31, help="rounds at batch 1; half as many at larger batches")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
-    parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit; a tenth are forget prompts")
+    parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for name in options.model:
         print(name, flush=True)
-        model = shapes.open_model(name, device=options.device)
+        model = shapes.open_model(name, device=options.device, blocks=options.blocks)
+        name = f"{name}, {options.blocks} blocks" if options.blocks else name
         width = options.width or (48 if name in shapes.TINY else 600)
         rows = speed(model, batches=options.batch, width=width, count=options.rounds)
         rows += memory(model, batch=max(options.batch), width=width)
         rows += artifacts(model)
-        rows += fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows)
+        if options.rows:
+            rows += fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows)
         about = {"machine": machine(options.device), "model": name}
         write([{**about, **row} for row in rows], options.device)
         del model
         gc.collect()
-    fixed = {"machine": machine(options.device), "model": "activations alone"}
-    write([{**fixed, **row} for row in fitting.growth(options.device)], options.device)
+    if options.rows:
+        fixed = {"machine": machine(options.device), "model": "activations alone"}
+        write([{**fixed, **row} for row in fitting.growth(options.device)], options.device)
     print(f"{TABLE}: {len(pd.read_csv(TABLE))} rows")
 
 

@@ -6,7 +6,7 @@ and for nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,15 +82,19 @@ def real_model(shape: Shape, *, device: str, dtype: torch.dtype = torch.bfloat16
         return model._from_config(config, dtype=dtype).eval()
 
 
-def open_model(name: str, *, device: str) -> Any:
+def open_model(name: str, *, device: str, blocks: int = 0) -> Any:
     """A model to measure: `tiny-llava`, `tiny-qwen`, or a name of `REAL`.
 
-    The tiny ones run in float32, as in the study, the others in bfloat16 with random weights. `ValueError` for another
-    name.
+    The tiny ones run in float32, as in the study, the others in bfloat16 with random weights. `blocks` leaves only so
+    many decoder blocks of a real one, each of its full size, for a machine that cannot hold them all; 0 means all.
+    `ValueError` for another name, or for a tiny model that is to be cut.
     """
     if name in TINY:
+        if blocks:
+            raise ValueError(f"{name} is small enough: leave out the number of blocks")
         family = name.removeprefix("tiny-")
         return load_model(root() / "checkpoints" / "tiny" / family / "vanilla", device=device).model
     if name not in REAL:
         raise ValueError(f"There is no model {name!r}. Known: {', '.join((*TINY, *REAL))}.")
-    return real_model(REAL[name], device=device)
+    shape = REAL[name]
+    return real_model(replace(shape, layers=min(blocks or shape.layers, shape.layers)), device=device)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import cost, fitting, rivals, shapes, timing
+from benchmarks import cost, fitting, hours, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import Moments, find_decoder
 from eraser_lib.gate import hard_gate
+from eraser_lib.study import matrix, preset
 from eraser_lib.study.paths import write_json
 
 KIB = 1024
@@ -134,3 +135,34 @@ def test_attached_vectors_count_in_memory_and_matrices_count_more(tiny: Any) -> 
     size = find_decoder(tiny).hidden_size
     assert rows["dense, every token"] - rows["unsteered"] >= 4 * size * size
     assert rows["eraser"] < rows["dense, every token"]
+
+
+def test_hours_scale_with_prefills_people_and_shares() -> None:
+    row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
+    costs = pd.DataFrame([{**row, "value": 0.16}, {**row, "model": "tiny-qwen", "value": 0.16}])
+    assert hours.prefill_seconds(costs, "llava") == pytest.approx(0.01), "two threads for 32 prompts"
+    assert hours.large_prefill_seconds("llava") == pytest.approx(2 * 7.1e9 * 640 / (989e12 * 0.3))
+    jobs = matrix.jobs(preset.load("paper"))
+    seconds = {"llava-5-08_npo": 36.0, "llava-all-08_tune_npo": 36.0, "llava-5-06_erase": 36.0}
+    one = 3600 * hours.PEOPLE * hours.large_prefill_seconds("llava") / 3600
+    found = {name: hours.job_hours(job, seconds, costs) for name, job in jobs.items() if job.model == "llava"}
+    assert found["llava-all-08_tune_npo"] == pytest.approx(one)
+    assert found["llava-15-06_erase"] == pytest.approx(one), "as many questions at every share"
+    assert found["llava-15-08_npo"] == pytest.approx(3 * one), "three times the steps"
+    assert found["llava-5-08_rmu"] is None, "not timed, not guessed"
+    whole = hours.table(seconds, costs).set_index("row")
+    assert whole.loc["08_npo", "llava"] == pytest.approx(6 * one, abs=0.06)
+    assert np.isnan(whole.loc["08_rmu", "llava"])
+    with pytest.raises(ValueError, match="no prefill of tiny-qwen"):
+        hours.prefill_seconds(costs[:1], "qwen")
+
+
+def test_a_real_shape_can_be_cut_to_a_few_whole_blocks() -> None:
+    whole, cut = (shapes.open_model("Qwen/Qwen2.5-VL-7B-Instruct", device="meta", blocks=blocks) for blocks in (0, 2))
+    assert len(find_decoder(whole).layers) == 28 and len(find_decoder(cut).layers) == 2
+    for (name, one), (other, two) in zip(
+        find_decoder(whole).layers[1].named_parameters(), find_decoder(cut).layers[1].named_parameters(), strict=True
+    ):
+        assert (name, one.shape) == (other, two.shape)
+    with pytest.raises(ValueError, match="tiny-llava is small enough"):
+        shapes.open_model("tiny-llava", device="cpu", blocks=2)

@@ -1,0 +1,92 @@
+"""``python -m benchmarks.hours``: GPU hours that the preset `paper` may take, as ``results/hours.csv``. An estimate.
+
+No large model was at hand, so each row of the matrix is counted in units that were measured: how many prefills of one
+prompt by the tiny model its seconds are worth. The same number of prefills is then charged to a 7B model, at the
+arithmetic of one prefill and a stated share of the peak of the GPU, times how many more people there are to read about.
+Decoding and training are in those seconds, weighed as they weigh on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+import pandas as pd
+
+from eraser_lib.study.matrix import Job, jobs
+from eraser_lib.study.paths import RunFolder, read_json, root
+from eraser_lib.study.preset import load
+
+TABLE = root() / "results" / "hours.csv"
+PEOPLE = (500 + 153) / (200 + 40)
+"""Fictitious people and celebrities of MLLMU-Bench against those of the tiny world."""
+PARAMETERS = {"llava": 7.1e9, "qwen": 8.3e9}
+TOKENS = {"llava": 576 + 64, "qwen": 400 + 64}
+"""Of one prompt with a picture: image tokens and text."""
+PEAK, SHARE = 989e12, 0.3
+"""Dense bfloat16 operations a second of an H100 or H200, and the share of them that is counted on."""
+
+
+def prefill_seconds(costs: pd.DataFrame, model: str) -> float:
+    """Core seconds of one prompt in a batch of 32 through the tiny model, unsteered, as `benchmarks.cost` measured."""
+    rows = costs[
+        (costs["model"] == f"tiny-{model}")
+        & (costs["method"] == "unsteered")
+        & (costs["phase"] == "prefill")
+        & (costs["batch"] == 32)
+    ]
+    if rows.empty:
+        raise ValueError(f"results/cost.csv has no prefill of tiny-{model}; run python -m benchmarks.cost first")
+    row = rows.iloc[0]
+    threads = int(str(row["machine"]).rpartition(", ")[2].split()[0])
+    return float(row["value"]) * threads / 32
+
+
+def large_prefill_seconds(model: str) -> float:
+    """The same of the 7B model on one GPU, by arithmetic."""
+    return 2 * PARAMETERS[model] * TOKENS[model] / (PEAK * SHARE)
+
+
+def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> float | None:
+    """GPU hours of one job of `paper`; `None` where its row was never timed at 5 % in the tiny world.
+
+    `seconds`: of the jobs of the tiny world, by name. A trained baseline takes steps in proportion to the forget share.
+    """
+    measured = seconds.get(f"{job.model}-5-{job.kind.name}", seconds.get(f"{job.model}-all-{job.kind.name}"))
+    if job.model is None or measured is None:
+        return None
+    longer = (job.split or 5) / 5 if job.notebook == "08_trained" else 1.0
+    prefills = measured / prefill_seconds(costs, job.model)
+    return prefills * PEOPLE * longer * large_prefill_seconds(job.model) / 3600
+
+
+def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per row of the matrix: hours of all of its jobs, by model, and the share of jobs that could be told."""
+    rows = []
+    for job in jobs(load("paper")).values():
+        if job.model is not None:
+            rows.append({"row": job.kind.name, "model": job.model, "hours": job_hours(job, seconds, costs)})
+    found = pd.DataFrame(rows)
+    hours = found.groupby(["row", "model"], sort=False)["hours"]
+    by_model = hours.sum(min_count=1).unstack("model").round(1)
+    total = by_model.sum().round(0).rename("all that was timed").to_frame().T
+    return pd.concat([by_model, total]).rename_axis("row").reset_index()
+
+
+def measured_seconds() -> dict[str, float]:
+    """Seconds of the jobs of the committed tiny study, by name."""
+    folder = RunFolder(root() / "results" / "tiny")
+    manifests = {path.stem: read_json(path) for path in sorted((folder.path / "manifests").glob("*.json"))}
+    return {name: float(found["seconds"]) for name, found in manifests.items() if "seconds" in found}
+
+
+def main() -> None:
+    """Write the table and print it."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    found = table(measured_seconds(), pd.read_csv(root() / "results" / "cost.csv"))
+    found.to_csv(TABLE, index=False)
+    print(found.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
