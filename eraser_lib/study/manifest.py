@@ -82,23 +82,13 @@ def refresh_inputs(jobs: Mapping[str, Job], preset: Preset, folder: RunFolder) -
 def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Why a result made from ``manifest`` differs from one made ``now``, in words; empty if it does not.
 
-    Code by which the result was confirmed (see `eraser_lib.study.confirm`) counts as the code that made it.
+    Code by which the result was confirmed (see `eraser_lib.study.confirm`) counts as the code that made it: what has
+    changed is told from whichever of the two is nearer.
     """
-    reasons = []
-    then_sources, now_sources = manifest.get("sources", {}), now["sources"]
-    confirmed = manifest.get("confirmed", {}).get("sources")
-    if confirmed == now_sources:
-        then_sources = confirmed
-    if then_sources.get("notebook") != now_sources["notebook"]:
-        reasons.append(f"the code of notebooks/{now['notebook']}.ipynb changed")
-    then_modules, now_modules = then_sources.get("modules", {}), now_sources["modules"]
-    for module in sorted({*then_modules, *now_modules}):
-        if module not in now_modules:
-            reasons.append(f"{module} is no longer used")
-        elif module not in then_modules:
-            reasons.append(f"{module} is newly used")
-        elif then_modules[module] != now_modules[module]:
-            reasons.append(f"{module} changed")
+    made, confirmed = manifest.get("sources", {}), manifest.get("confirmed", {}).get("sources")
+    reasons = _code_reasons(made, now)
+    if confirmed is not None:
+        reasons = min(reasons, _code_reasons(confirmed, now), key=len)
     then, current = manifest.get("inputs_parameters", {}), now["parameters"]
     for name in sorted({*then, *current}):
         if then.get(name) != current.get(name):
@@ -107,6 +97,23 @@ def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         reasons.append("the preset's settings changed")
     if manifest.get("checkpoint") != now["checkpoint"]:
         reasons.append("the checkpoints changed")
+    return reasons
+
+
+def _code_reasons(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the code ``then`` and that of the inputs ``now``."""
+    sources = now["sources"]
+    reasons = []
+    if then.get("notebook") != sources["notebook"]:
+        reasons.append(f"the code of notebooks/{now['notebook']}.ipynb changed")
+    before, current = then.get("modules", {}), sources["modules"]
+    for module in sorted({*before, *current}):
+        if module not in current:
+            reasons.append(f"{module} is no longer used")
+        elif module not in before:
+            reasons.append(f"{module} is newly used")
+        elif before[module] != current[module]:
+            reasons.append(f"{module} changed")
     return reasons
 
 

@@ -116,7 +116,7 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
     path.write_text(path.read_text().replace("12_push]", "08_tune_npo, 08_npo, 12_push]"))
     text = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\nmethod: str = ""\nmodel: str = "llava"\n'
     for name, split in (("08_tune", ""), ("08_trained", "split: int = 5\n")):
-        cell = "from eraser_lib.own import x"
+        cell = "from eraser_lib.own import x\nfrom eraser_lib.shared import x as y"
         (clone / "notebooks" / f"{name}.ipynb").write_text(notebook("#md T", cell, parameters=text + split))
     taken = "\n  - ".join(["", "logs/*/*/npo/*", "manifests/*-08_*", "manifests/*-12_*", "notebooks/*-08_*"])
     (clone / "presets" / "toy.yml").write_text(f"{PRESET}jobs: [{rows}]\nfrom_reference:{taken}\n")
@@ -137,3 +137,12 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
     assert verdicts["llava-all-08_tune_npo"] == verdicts["qwen-5-08_npo"] == "confirmed"
     after = read_json(whole.reference.manifest("llava-all-08_tune_npo"))
     assert "llava-5-08_npo" in after["confirmed"]["by"] and after["sources"] == before["sources"]
+
+    # the next edit is told from what was confirmed: nobody runs `own` again for it
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    assert check.stale(whole, whole.reference).count("llava-all-08_tune_npo: eraser_lib.shared changed") == 1
+    assert "llava-all-08_tune_npo: eraser_lib.own changed" not in check.stale(whole, whole.reference)
+    complete(short, short.run)
+    write_run(short.run, answers, [{}])
+    write_json(short.run.manifest("summary"), summary.inputs(short.run))
+    assert promote.promote(preset.load("toy"))[1]["llava-all-08_tune_npo"] == "confirmed"
