@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from book_fixtures import contents, fixture_notebook
+from book_fixtures import REPOSITORY, contents, fixture_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,12 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
     gate = (built / "book" / "gate.html").read_text(encoding="utf-8")
     assert gate.count("results-image") >= 6
     assert "Not shown: 4 further rows of the file." in gate  # two of each model
+    cost = (built / "book" / "cost.html").read_text(encoding="utf-8")
+    measured = list(csv.DictReader((REPOSITORY / "results" / "cost.csv").open()))
+    (row,) = [r for r in measured if (r["model"], r["phase"], r["layers"], r["batch"], r["method"], r["reference"])
+              == ("tiny-qwen", "prefill", "6", "1", "bare hook", "unsteered")]  # fmt: skip
+    assert f"{float(row['ratio']):.2f} [" in cost
+    assert "hidden size 4096, 100 forget, 10000 retain prompts" in cost
     explorer = (built / "book" / "explorer.html").read_text(encoding="utf-8")
     assert explorer.count('id="explorer-app"') == 1, "the script must find its own place and no heading"
     (inlined,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', explorer)
@@ -128,6 +135,10 @@ def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: 
     gone = "fixture,qwen,5,mllmeraser,all,test,vqa,generation,fact_recall"
     (run / "summary.csv").write_text("\n".join(line for line in summary if not line.startswith(gone)))
 
+    costs = (broken / "results" / "cost.csv").read_text().splitlines()
+    left = [line for line in costs if ",decode," not in line or "tiny-qwen" not in line]
+    (broken / "results" / "cost.csv").write_text("\n".join(left))
+
     done = build(broken)
 
     assert done.returncode != 0
@@ -136,5 +147,6 @@ def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: 
     assert "qwen-5-04_gate.ipynb has no papermill metadata" in said
     assert re.search(r"figures/qwen/pca exists neither", said)
     assert re.search(r"llava-5-05_pca\.json does not exist", said)
+    assert "results/cost.csv has no rows of phase decode for tiny-qwen" in said
     assert "no row for the table cell method=mllmeraser model=qwen subset=test" in said
     assert re.search(r"no row with .*method=mllmeraser subset=test modality=vqa", said)

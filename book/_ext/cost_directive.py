@@ -1,0 +1,115 @@
+"""The directive `results-cost`: ratios that `benchmarks/` measured, from `results/cost.csv` and its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pandas as pd
+from docutils import nodes
+from results_directives import ResultsDirective, options
+from results_nodes import commit_text, machine_text, table_node, text_cell
+from results_reader import MissingResult, Results
+
+KEYS = ["shape", "method", "layers", "batch", "phase", "reference"]
+NAMES = {"tiny-llava": "tiny LLaVA-1.5", "tiny-qwen": "tiny Qwen2.5-VL"}
+
+
+class ResultsCost(ResultsDirective):
+    """`results-cost`: one phase as a table, methods by model, blocks and batch.
+
+    The argument is the phase. `models`: which, in order; `machine`: a part of the machine's name, where several were
+    measured; `reference`: what the ratios are of, `*` for any; `methods`: only these, separated by semicolons. With
+    `shapes: rows` the rows are shapes, the columns methods, and the cells the measured values.
+    """
+
+    option_spec: ClassVar[Any] = options("models", "machine", "reference", "methods", "shapes", "digits")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Caption, table and the machine with its versions."""
+        folder = results.root.resolve().parent
+        table, manifest = folder / "cost.csv", folder / "cost.json"
+        if not table.is_file() or not manifest.is_file():
+            raise MissingResult(f"{table} or its manifest cost.json; run python -m benchmarks.cost")
+        self.use(table)
+        self.use(manifest)
+        rows, measured = self._rows(pd.read_csv(table), json.loads(manifest.read_text()))
+        head, body = (_by_shape if self.options.get("shapes") == "rows" else _by_method)(
+            rows.to_dict("records"), int(self.options.get("digits", "2"))
+        )
+        caption = nodes.container("", classes=["results-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        small = "; ".join(
+            f"{name}: {machine_text(found)}, {found['threads']} thread{'s' * (found['threads'] > 1)}, torch "
+            f"{found['packages']['torch']}, transformers {found['packages']['transformers']}, "
+            f"commit {commit_text(found)}"
+            for name, found in measured.items()
+        )
+        source = nodes.paragraph("", f"Source: results/cost.csv. Run: {small}.", classes=["provenance-line"])
+        return [caption, table_node(head, body), source]
+
+    def _rows(self, table: pd.DataFrame, manifest: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The chosen rows with the bounds of their ratios, and the manifest of each model."""
+        phase, reference = self.arguments[0].strip(), self.options.get("reference", "unsteered")
+        table = table[(table["phase"] == phase) & ((table["reference"] == reference) | (reference == "*"))]
+        if machine := self.options.get("machine"):
+            table = table[table["machine"].str.contains(machine, regex=False)]
+        parts, measured = [], {}
+        for model in self.options.get("models", "tiny-llava; tiny-qwen").split("; "):
+            own = table[table["model"] == model]
+            if own.empty:
+                raise MissingResult(f"results/cost.csv has no rows of phase {phase} for {model} against {reference}")
+            if own["machine"].nunique() > 1:
+                raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
+            measured[NAMES.get(model, model)] = manifest[own["machine"].iloc[0]][model]
+            bounds = pd.DataFrame(measured[NAMES.get(model, model)]["intervals"])
+            parts.append(own.merge(bounds, on=KEYS, how="left") if len(bounds) else own)
+        rows = pd.concat(parts)
+        if chosen := self.options.get("methods"):
+            order = [name.strip() for name in chosen.split(";")]
+            rows = rows[rows["method"].isin(order)].sort_values(
+                "method", key=lambda m: m.map(order.index), kind="stable"
+            )
+        if self.options.get("shapes") != "rows":
+            rows = rows.drop_duplicates(["model", "method", "layers", "batch"])
+        return rows, measured
+
+
+Row = Mapping[Any, Any]
+Head = list[list[tuple[str, int]]]
+
+
+def _by_method(rows: Sequence[Row], digits: int) -> tuple[Head, list[list[nodes.Node]]]:
+    """Methods by model, blocks and batch: ratios."""
+    columns = list(dict.fromkeys((row["model"], row["layers"], row["batch"]) for row in rows))
+    cells = {(row["method"], row["model"], row["layers"], row["batch"]): _ratio(row, digits) for row in rows}
+    models = [model for model, *_ in columns]
+    head = [
+        [("", 1), *((NAMES.get(model, model), models.count(model)) for model in dict.fromkeys(models))],
+        [("method", 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
+    ]
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return head, [
+        [text_cell(method), *(text_cell(cells.get((method, *column), "")) for column in columns)] for method in methods
+    ]
+
+
+def _by_shape(rows: Sequence[Row], digits: int) -> tuple[Head, list[list[nodes.Node]]]:
+    """Shapes by method: what was measured, with its unit."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    cells = {(row["shape"], row["method"]): f"{row['value']:.{digits}f} {row['unit']}" for row in rows}
+    return [[("shape", 1), *((method, 1) for method in methods)]], [
+        [text_cell(shape), *(text_cell(cells.get((shape, method), "")) for method in methods)]
+        for shape in dict.fromkeys(row["shape"] for row in rows)
+    ]
+
+
+def _ratio(row: Row, digits: int) -> str:
+    low, high = row.get("ratio_low"), row.get("ratio_high")
+    interval = "" if low is None or low != low else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{row['ratio']:.{digits}f}{interval}"
+
+
+def _blocks(layers: int, batch: int) -> str:
+    return f"{layers} block{'s' * (layers > 1)}" + (f", batch {batch}" if batch else "")
