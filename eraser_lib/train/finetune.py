@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from eraser_lib.bench import mllmu
+from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
 from eraser_lib.study.paths import StudyError, root, write_json
@@ -228,4 +229,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (FileNotFoundError, SchemaError, StudyError) as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,15 @@ def test_a_preset_says_which_checkpoints_to_make() -> None:
     assert found["paper/llava/vanilla"].model == "llava-hf/llava-1.5-7b-hf"
     with pytest.raises(StudyError, match="'tiny' has no setting 'data'"):
         module.of_preset("tiny")
+
+
+def test_the_command_says_what_is_missing_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "eraser_lib.train.finetune", "--model", "m", "--data", str(tmp_path), "--out", "o"],
+        cwd=root(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("Error: ") and "holds neither Full_Set.parquet" in done.stderr
 
 
 def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, data: Path, tmp_path: Path) -> None:
