@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from eraser_lib.study.matrix import Job, jobs
-from eraser_lib.study.paths import RunFolder, read_json, root
+from eraser_lib.study.paths import read_json, root
 from eraser_lib.study.preset import load
 
 TABLE = root() / "results" / "hours.csv"
@@ -61,7 +61,7 @@ def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> fl
 
 
 def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:
-    """One row per row of the matrix: hours of all of its jobs, by model, and the share of jobs that could be told."""
+    """One row per row of the matrix: hours of those of its jobs that could be told, by model; then their sum."""
     rows = []
     for job in jobs(load("paper")).values():
         if job.model is not None:
@@ -75,8 +75,8 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:
 
 def measured_seconds() -> dict[str, float]:
     """Seconds of the jobs of the committed tiny study, by name."""
-    folder = RunFolder(root() / "results" / "tiny")
-    manifests = {path.stem: read_json(path) for path in sorted((folder.path / "manifests").glob("*.json"))}
+    folder = load("tiny").reference.path
+    manifests = {path.stem: read_json(path) for path in sorted(folder.glob("manifests/*.json"))}
     return {name: float(found["seconds"]) for name, found in manifests.items() if "seconds" in found}
 
 

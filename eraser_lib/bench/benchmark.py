@@ -21,11 +21,11 @@ import pandas as pd
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.documented import ASKED, CELEBRITIES, FITTED, STRANGERS
 from eraser_lib.bench.protocols import PROTOCOLS, ZERO_SHOT, Protocol
-from eraser_lib.bench.reader import plain_cell
+from eraser_lib.bench.reader import COLUMNS, plain_cell
 from eraser_lib.bench.world import SHARES
 
 PEOPLE, TEST = "Full_Set", "Test_Set"
-TASKS = ("Classification_Task", "Mask_Task", "Generation_Task")
+TASKS = COLUMNS[2:]
 
 
 def write_benchmark(
@@ -56,8 +56,7 @@ def write_benchmark(
     forget = {share: sorted(mllmu.people(source, f"forget_{share}", revision=revision)) for share in SHARES}
     if strange := sorted(set(forget[15]) - set(full["ID"])):
         raise ValueError(f"forget_15 names {', '.join(strange[:5])}, who are not in {PEOPLE}: mixed versions?")
-    fitted, dropped = _halves(full, test, asked=False)
-    asked, _ = _halves(full, test, asked=True)
+    asked, fitted, dropped = _halves(full, test)
     parts = {TEST: test, CELEBRITIES: celebrities, ASKED: asked, FITTED: fitted}
     parts |= {f"forget_{share}": asked[asked["ID"].isin(ids)] for share, ids in forget.items()}
     if (Path(source) / f"{STRANGERS}.parquet").is_file():
@@ -100,29 +99,36 @@ def _part(source: str | Path, name: str, revision: str | None) -> pd.DataFrame:
     mllmu.check(frame, name)
     frame["ID"] = frame["ID"].astype(str)
     pictures = "images" if "images" in frame.columns else "image"
-    return frame[["ID", pictures, "metadata", *TASKS]]
+    return frame[[*COLUMNS, pictures]]
 
 
-def _halves(full: pd.DataFrame, test: pd.DataFrame, *, asked: bool) -> tuple[pd.DataFrame, int]:
-    """`full` with each second question of every list; the fitted half loses what the test set asks, and how many."""
-    tested = {row["ID"]: {*_texts(row, "Pure_Text"), *_texts(row, "Image_Textual")} for row in test.to_dict("records")}
-    half = full.copy()
+def _halves(full: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Each second question of every list of `full`, and the others but for those that the test set asks: how many."""
+    tested = {
+        row["ID"]: {text for kind in mllmu.TYPES for text in _texts(row, kind)} for row in test.to_dict("records")
+    }
+    asked, fitted = full.copy(), full.copy()
     dropped = 0
-    for index, row in zip(half.index, full.to_dict("records"), strict=True):
+    for index, row in zip(full.index, full.to_dict("records"), strict=True):
         for task in TASKS:
             cell = plain_cell(row[task])
-            kept: dict[str, list[dict[str, Any]]] = {}
-            for kind in mllmu.TYPES:
-                entries = _entries(cell, kind)
-                # the first one is asked, so that a task with a single question is asked at all
-                mine = [entry for number, entry in enumerate(entries) if (number % 2 == 0) == asked]
-                kept[kind] = [e for e in mine if asked or e["Question"] not in tested.get(row["ID"], ())]
-                dropped += len(mine) - len(kept[kind])
-            whole = {f"{kind}_Questions": found for kind, found in kept.items()}
-            half.at[index, task] = json.dumps(
-                whole if task == TASKS[0] else [entry for found in kept.values() for entry in found]
-            )
-    return half, dropped
+            lists = {kind: _entries(cell, kind) for kind in mllmu.TYPES}
+            # the first one is asked, so that a task with a single question is asked at all
+            asked.at[index, task] = _cell(task, {kind: found[::2] for kind, found in lists.items()})
+            others = {kind: found[1::2] for kind, found in lists.items()}
+            left = {
+                k: [e for e in found if e["Question"] not in tested.get(row["ID"], ())] for k, found in others.items()
+            }
+            fitted.at[index, task] = _cell(task, left)
+            dropped += sum(len(others[kind]) - len(left[kind]) for kind in others)
+    return asked, fitted, dropped
+
+
+def _cell(task: str, lists: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The inverse of `_entries` for all kinds, as JSON."""
+    if task == "Classification_Task":
+        return json.dumps({f"{kind}_Questions": found for kind, found in lists.items()})
+    return json.dumps([entry for found in lists.values() for entry in found])
 
 
 def _entries(cell: Any, kind: str) -> list[dict[str, Any]]:
@@ -143,6 +149,6 @@ def _content(frame: pd.DataFrame) -> bytes:
         cells = row["images"] if "images" in row else [row["image"]]
         for cell in cells:
             digest.update(cell["bytes"])
-        for name in ("ID", "metadata", *TASKS):
+        for name in COLUMNS:
             digest.update(json.dumps(plain_cell(row[name]) if name != "ID" else row[name], sort_keys=True).encode())
     return digest.digest()

@@ -101,9 +101,9 @@ def require(preset: Preset) -> None:
 
 def record(preset: Preset) -> list[str]:
     """Write the manifests of freshly trained checkpoints, where there is none; returns their folders."""
-    made: list[str] = []
     if fine_tuned(preset):
-        return made
+        return []
+    made = []
     name = recipe_name(preset)
     for folder in shipped(root() / preset.checkpoints, preset.models):
         if (folder / "manifest.json").is_file():
@@ -126,9 +126,9 @@ def record(preset: Preset) -> list[str]:
 
 def retire(preset: Preset) -> list[str]:
     """Move models with a stale checkpoint out of the way, so that training starts from nothing; returns where to."""
-    moved: list[str] = []
     if fine_tuned(preset):
-        return moved
+        return []
+    moved = []
     base = root() / preset.checkpoints
     for model in preset.models:
         made = [folder for folder in shipped(base, (model,)) if (folder / "manifest.json").is_file()]

@@ -217,8 +217,12 @@ def main() -> None:
     if not options.preset and not (options.model and options.out):
         parser.error("give --preset, or --model and --out")
     recipe = LoraRecipe(**{name: getattr(options, name) for name in asdict(LoraRecipe())})
-    alone = Job(options.model, options.data, options.without, options.out)
-    for job in of_preset(options.preset) if options.preset else [alone]:
+    wanted = (
+        of_preset(options.preset)
+        if options.preset
+        else [Job(options.model, options.data, options.without, options.out)]
+    )
+    for job in wanted:
         if (job.out / "config.json").is_file():
             print(f"{job.out} is there already", flush=True)
             continue
