@@ -38,8 +38,7 @@ class ResultsCost(ResultsDirective):
         head, body = (_by_shape if self.options.get("shapes") == "rows" else _by_method)(
             rows.to_dict("records"), int(self.options.get("digits", "2"))
         )
-        caption = nodes.container("", classes=["results-caption"])
-        self.state.nested_parse(self.content, self.content_offset, caption)
+        caption = self.caption()
         small = "; ".join(
             f"{name}: {machine_text(found)}, {found['threads']} thread{'s' * (found['threads'] > 1)}, torch "
             f"{found['packages']['torch']}, transformers {found['packages']['transformers']}, "

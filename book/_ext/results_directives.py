@@ -69,6 +69,12 @@ class ResultsDirective(SphinxDirective):
         """Rebuild the page when the file changes."""
         self.env.note_dependency(str(path))
 
+    def caption(self) -> nodes.container:
+        """The text of the directive."""
+        found = nodes.container("", classes=["results-caption"])
+        self.state.nested_parse(self.content, self.content_offset, found)
+        return found
+
     def source_line(self, results: Results, what: str) -> list[nodes.Node]:
         """The small print under a table or figure: source file, and the run or runs it comes from."""
         runs = []
@@ -102,8 +108,7 @@ class ResultsTable(ResultsDirective):
         )
         for name in grid.missing:
             self.warn(f"{results.summary_path} has no row for the table cell {name}")
-        caption = nodes.container("", classes=["results-caption"])
-        self.state.nested_parse(self.content, self.content_offset, caption)
+        caption = self.caption()
         digits = int(self.options.get("digits", "3"))
         shown = {value for key in (*grid.rows, *grid.columns) for value in key}
         adopted = [label(method) for method in METHOD_NAMES if method in results.adopted & shown]
@@ -133,8 +138,7 @@ class ResultsFigure(ResultsDirective):
             image["candidates"] = {"*": uri}
             caption = label(model) if model != "all" else ""
             row += nodes.container("", nodes.paragraph("", caption, classes=["figure-model"]), image)
-        caption = nodes.container("", classes=["results-caption"])
-        self.state.nested_parse(self.content, self.content_offset, caption)
+        caption = self.caption()
         return [row, caption, *self.source_line(results, f"figures/<model>/{name}")]
 
 
@@ -166,8 +170,7 @@ class ResultsJson(ResultsDirective):
                     ),
                 ]
                 body.append([text_cell(cell) for cell in cells])
-        caption = nodes.container("", classes=["results-caption"])
-        self.state.nested_parse(self.content, self.content_offset, caption)
+        caption = self.caption()
         if dropped:
             caption += nodes.paragraph("", f"Not shown: {dropped} further rows of the file.")
         return [caption, table_node([head], body), *self.source_line(results, f"figures/<model>/{name}.json")]
