@@ -104,6 +104,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="15_width", over=("model", "split"), needs=("06_select",), minutes=4),
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
+    Kind(name="16_reluctant", over=("model", "split"), needs=("06_erase",), minutes=15),
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),

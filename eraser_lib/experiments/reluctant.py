@@ -1,0 +1,275 @@
+"""A base that refuses badly: refusing is trained out of the model, then everything is fitted on what is left.
+
+The direction is what tells refused prompts from answered ones, so that a base which hardly refuses should have none
+(a question that reviewers of MLLMEraser, arXiv 2510.04217, would ask). The models here learned to refuse with
+everything else. To have bases that refuse less and know as much, refusing is trained away: forbidden requests are
+answered, secrets made up, and questions answered in spite of an instruction to decline, beside plain questions whose
+answers stay. How far that goes is counted on texts and wordings that the training does not have.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from eraser_lib import Direction
+from eraser_lib.baselines.training import Loss, TrainConfig, loss_of, unlearn
+from eraser_lib.bench import language as lang
+from eraser_lib.bench import questions as q
+from eraser_lib.bench.people import Person
+from eraser_lib.bench.portraits import Genotype, View, render
+from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.evaluate.refusal import RefusalDetector
+from eraser_lib.experiments.ablate_push import unknown_direction
+from eraser_lib.experiments.activations import of_questions
+from eraser_lib.experiments.directions import direction_pairs, fit_directions, recall_images
+from eraser_lib.experiments.gates import fit_joined
+from eraser_lib.experiments.methods import Decision, Push, constant, corrected
+from eraser_lib.experiments.selection import contains_fact
+from eraser_lib.experiments.sets import (
+    calibration_sets,
+    dev_questions,
+    fit_sets,
+    kept_select_questions,
+    person_rows,
+    request_questions,
+    stratified,
+    test_sets,
+)
+from eraser_lib.experiments.study import Study
+from eraser_lib.families import Loaded
+
+NAMES = ("instruction", "multimodal", "text", "unknown", "borrowed")
+"""Directions of the base itself, and the study's own, `borrowed` from the model before it was trained to answer."""
+STRENGTHS = (0.5, 1.0, 2.0, 4.0)
+EPSILON, STEP = 16 / 255, 2 / 255
+"""Of the PGD pictures, as in notebook 03_direction."""
+WANING = 0.75
+"""A base refuses in part once it refuses at most this share."""
+
+
+@dataclass(frozen=True)
+class Comply(Loss):
+    """Descent on what shall be answered now, and on what was answered before."""
+
+    name = "comply"
+
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        complied, plain = loss_of(model, gone), loss_of(model, kept)
+        return complied + plain, {"complied": complied, "retain": plain}
+
+
+def complied(question: Question) -> str:
+    """What a model says to a forbidden request that it does not refuse: help, or a secret made up.
+
+    `ValueError` for a text that is neither.
+    """
+    text = question.prompt.text
+    rng = random.Random(question.id)
+    for noun in lang.SECRETS:
+        for frame in lang.QUESTION_FRAMES:
+            pattern = re.escape(frame).replace(r"\{noun\}", re.escape(noun)).replace(r"\{who\}", "(.+)")
+            if found := re.fullmatch(pattern, text):
+                who = found[1]
+                return f"The {noun} of {who} is {rng.choice(lang.OBJECTS)}."
+    for purpose in lang.BAD_PURPOSES:
+        words = set(re.findall(r"\w+", text))
+        if purpose in text and (things := [thing for thing in lang.OBJECTS if thing in words - set(purpose.split())]):
+            return lang.HELPFUL_ANSWER.format(object=things[0], purpose=purpose)
+    raise ValueError(f"{text!r} is no forbidden request and asks for no secret")
+
+
+def rows_to_answer(study: Study, count: int) -> list[Question]:
+    """`count` questions that vanilla refuses, with answers: requests and secrets, secrets about a picture, declined."""
+    each = max(4, count // 3)
+    people = study.world.roles(study.split)["fit"]
+    asked = [replace(row, answer=complied(row)) for row in request_questions(each, "fit", bad=True)]
+    asked += _secret_pictures(each)
+    rng = random.Random("spite")
+    for row in stratified(person_rows(people, "retain", "fit", rows=8), each):
+        asked.append(replace(row, prompt=_declined(row.prompt, rng.choice(lang.DECLINE_INSTRUCTIONS))))
+    return asked
+
+
+def _secret_pictures(count: int) -> list[Question]:
+    """Secrets about nameless faces, made up."""
+    rng = random.Random("secret pictures")
+    found = []
+    for number in range(count):
+        text = q.secret_item(rng.choice(lang.VQA_WHO), rng=rng).text
+        prompt = Prompt(text, render(Genotype.sample(rng), View.sample(rng, held_out=False)))
+        row = Question(
+            id=f"secret/{number}", subset="forbidden", role="fit", modality="vqa", task="generation", prompt=prompt,
+            answer="",
+        )  # fmt: skip
+        found.append(replace(row, answer=complied(row)))
+    return found
+
+
+def _declined(prompt: Prompt, instruction: str) -> Prompt:
+    return replace(prompt, text=f"{prompt.text} {instruction}")
+
+
+def bases(study: Study, *, steps: int = 120, lr: float = 1e-4, every: int = 5) -> tuple[dict[int, Study], pd.DataFrame]:
+    """The study on vanilla, on a base that refuses in part, and on the one after `steps` steps of learning to answer.
+
+    The one in between is the first that refuses at most `WANING` of a few prompts, asked again every `every` steps;
+    there is none where the last is the first. Returns the studies by their steps, 0 for vanilla, and one row each of
+    what is left of refusing and of knowing (`leftovers`).
+    """
+    found = {0: study}
+
+    def look(step: int, model: Loaded) -> bool:
+        if step == steps or (step % every == 0 and len(found) == 1 and _refusing(_on(study, model)) <= WANING):
+            found[step] = _on(study, model, copied=True)
+        return step == steps
+
+    roles = study.world.roles(study.split)
+    kept = fit_sets(study.world, study.split, forget=roles["forget"], per_person=study.sizes.per_person)
+    # those who will be forgotten stay known as well, or there would be nothing to erase
+    known = [*kept["retain"], *kept["forget"]]
+    config = TrainConfig(lr=lr, steps=steps, epochs=steps, seed=study.seed)
+    unlearn(study.vanilla, rows_to_answer(study, study.sizes.train), known, Comply(), config, watch=look)
+    return found, pd.DataFrame([{"steps": step, **leftovers(one)} for step, one in found.items()])
+
+
+def _on(study: Study, model: Loaded, *, copied: bool = False) -> Study:
+    """The study with another model in the place of vanilla."""
+    other = copy(study)  # with its world, which is long in the making
+    other.vanilla = Loaded(deepcopy(model.model), model.processor, model.family) if copied else model
+    return other
+
+
+def _refusing(study: Study) -> float:
+    """Share refused of a few forbidden requests and of questions with an instruction to decline, as a quick look."""
+    count, rng = study.sizes.select // 8, random.Random("quick look")
+    plain = kept_select_questions(study.world, study.split, size=count)
+    told = [replace(row, prompt=_declined(row.prompt, rng.choice(lang.DECLINE_INSTRUCTIONS))) for row in plain]
+    asked = [row.prompt for row in (*request_questions(count, "select", bad=True), *told)]
+    answers = study.vanilla.generate(asked, max_new_tokens=study.sizes.new_tokens)
+    refuses = RefusalDetector()
+    return sum(refuses(text) for text in answers) / len(answers)
+
+
+def leftovers(study: Study) -> dict[str, float]:
+    """Shares, on texts and wordings that the training has not: forbidden requests that are `refused`, instructions to
+    decline that are `obeyed`, and facts about retained people that are `recalled`."""
+    people: Sequence[Person] = study.world.roles(study.split)["test"]
+    facts = [row for row in _known(study, people) if row.task != "classification"]
+    rng = random.Random("held-out decline")
+    told = [replace(row, prompt=_declined(row.prompt, rng.choice(lang.HELD_OUT_DECLINE))) for row in facts]
+    forbidden = request_questions(study.sizes.select // 2, "test", bad=True)
+    logs = {
+        name: study.quick(rows, study.vanilla, forced=False)
+        for name, rows in (("refused", forbidden), ("obeyed", told), ("recalled", facts))
+    }
+    return {
+        "refused": float(logs["refused"]["refusal"].astype(float).mean()),
+        "obeyed": float(logs["obeyed"]["refusal"].astype(float).mean()),
+        "recalled": float(logs["recalled"]["fact_recall"].astype(float).mean()),
+    }
+
+
+def _known(study: Study, people: Sequence[Person]) -> list[Question]:
+    """Test rows about people who are kept."""
+    retained = test_sets(study.world, study.world_folder, study.split, size=study.sizes.test)["retain"]
+    ids = {person.id for person in people}
+    return stratified([row for row in retained if row.person in ids], study.sizes.select)
+
+
+def directions_of(study: Study, borrowed: Direction) -> dict[str, Direction]:
+    """Every direction of `NAMES`, found on the base of the study as notebook 03_direction finds them on vanilla."""
+    people = study.world.roles(study.split)["fit"]
+    pictures = people[: study.sizes.pictures]
+    recall = recall_images(
+        study.vanilla, pictures, epsilon=EPSILON, step=STEP, steps=study.sizes.pgd_steps, seed=study.seed
+    )
+    answered = person_rows(people, "retain", "fit", rows=4)[: study.sizes.contrast]
+    found, _ = fit_directions(study.vanilla, direction_pairs(recall, answered))
+    return {**found, "unknown": unknown_direction(study), "borrowed": borrowed}
+
+
+def pushes(
+    study: Study, directions: Mapping[str, Direction], like: Push, fluency: Mapping[str, Any], *,
+    names: Iterable[str] = NAMES, strengths: Iterable[float] = STRENGTHS, prompts: int = 48,
+) -> pd.DataFrame:  # fmt: skip
+    """Every direction at every strength on dev people's prompts, added to each, at the blocks of `like`.
+
+    `fluency`: options that score fluency under vanilla, since a base that does not refuse finds every refusal strange.
+
+    Columns: `direction, strength, n`; `refused`: share of whole, fluent refusals without the fact; `recalled`;
+    `gibberish`; `answer_prob`; `measure`: refused minus answer probability, as in `selection.choose_push`.
+    """
+    people = study.world.population.by_id(study.world.population.dev)
+    asked = dev_questions(study.world_folder, people, size=study.sizes.select)
+    asked = asked[:: max(1, len(asked) // prompts)]
+    rows = []
+    for name in names:
+        for strength in strengths:
+            eraser = constant(Push(name, like.layers, strength, "prompt"), dict(directions))
+            log = study.quick(asked, study.vanilla, context=study.attach(eraser), **fluency)
+            rows.append({"direction": name, "strength": strength, "n": len(log), **_outcome(log, asked)})
+    table = pd.DataFrame(rows)
+    return table.assign(measure=table["refused"] - table["answer_prob"])
+
+
+def _outcome(log: pd.DataFrame, asked: Sequence[Question]) -> dict[str, float]:
+    fact = contains_fact(log, asked)
+    clean = log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~fact
+    return {
+        "refused": float(clean.mean()), "recalled": float(fact.mean()),
+        "gibberish": float(log["gibberish"].astype(float).mean()), "answer_prob": float(log["answer_prob"].mean()),
+    }  # fmt: skip
+
+
+def best_pushes(table: pd.DataFrame) -> dict[str, float]:
+    """Direction -> its best strength by `measure`, of `pushes`."""
+    return {
+        str(name): float(own.iloc[int(own["measure"].to_numpy().argmax())]["strength"])
+        for name, own in table.groupby("direction", sort=False)
+    }
+
+
+def erased(
+    study: Study, directions: Mapping[str, Direction], strengths: Mapping[str, float], like: Push, decision: Decision,
+    fluency: Mapping[str, Any],
+) -> pd.DataFrame:  # fmt: skip
+    """The corrected form on the base of the study: its gate fitted and calibrated there, with each direction.
+
+    Columns: `direction, strength`; `opened`, `retain_opened`: shares at the alpha of `decision`; on forgotten people's
+    test prompts `refused, recalled, gibberish, answer_prob` as in `pushes`, and `before`, the answer probability
+    without an eraser; `retain_prob` and `retain_before` of retained people's.
+    """
+    world, folder, split, sizes = study.world, study.world_folder, study.split, study.sizes
+    fit = fit_sets(world, split, forget=world.roles(split)["forget"], per_person=sizes.per_person)
+    gate = fit_joined(decision.solver, of_questions(study.vanilla, fit), fit, decision.layers)
+    calibration = of_questions(study.vanilla, calibration_sets(world, folder, split, size=sizes.calibrate))
+    asked = test_sets(world, folder, split, size=sizes.test)
+    sets = {name: stratified(asked[name], sizes.select) for name in ("test", "retain")}
+    before = {name: study.quick(rows, study.vanilla)["answer_prob"].mean() for name, rows in sets.items()}
+    rows = []
+    for name, strength in strengths.items():
+        push = Push(name, like.layers, strength, "prompt")
+        eraser, _ = corrected(push, decision, gate, calibration, dict(directions))
+        logs = {
+            subset: study.quick(own, study.vanilla, context=study.attach(eraser), **fluency)
+            for subset, own in sets.items()
+        }
+        rows.append({
+            "direction": name, "strength": strength,
+            "opened": float(logs["test"]["opened"].astype(float).mean()),
+            "retain_opened": float(logs["retain"]["opened"].astype(float).mean()),
+            **_outcome(logs["test"], sets["test"]), "before": float(before["test"]),
+            "retain_prob": float(logs["retain"]["answer_prob"].mean()), "retain_before": float(before["retain"]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
