@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 
 from eraser_lib import Eraser
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
+from eraser_lib.evaluate.summary import compare
 from eraser_lib.experiments.collapse import BABBLE
 from eraser_lib.experiments.study import Study
 
@@ -50,6 +51,26 @@ def trade(logs: pd.DataFrame) -> pd.DataFrame:
             test = own[own["subset"] == "test"]
             rows.append(row | {name: float(test[column].mean()) for name, column in SAYINGS.items()})
     return pd.DataFrame(rows)
+
+
+def newcomers(logs: pd.DataFrame, forget: Mapping[int, Sequence[str]], split: int) -> pd.DataFrame:
+    """Logs of one split without the prompts about people who are forgotten at a smaller share already.
+
+    Shares are nested, and whoever wrote the method down had seen what became of the people of the smallest. `forget`:
+    share -> ids of the people. Empty at the smallest share.
+    """
+    smaller = [person for share, people in forget.items() if share < split for person in people]
+    known = logs["subset"].isin(["forget", "test"]) & logs["person"].isin(smaller)
+    return logs[~known] if smaller else logs.iloc[:0]
+
+
+def tests(logs: pd.DataFrame) -> pd.DataFrame:
+    """The corrected form against every baseline on the forgotten people's prompts; `logs` of one model and split.
+
+    Answer probability, the primary measure; columns and errors are those of `evaluate.summary.compare`.
+    """
+    baselines = [method for method in logs["method"].unique() if method not in ("mllmeraser", "retain_only")]
+    return compare(logs, method="mllmeraser", baselines=baselines, subsets=("forget", "test"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -137,3 +137,14 @@ def test_what_a_method_trades(study: Study) -> None:
         pytest.approx((0.9, 1.0)), pytest.approx((0.9, 0.3)),
     ]  # fmt: skip
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 Vanilla", "2 NPO"]
+
+
+def test_newcomers_are_those_who_are_forgotten_at_no_smaller_share() -> None:
+    logs = pd.DataFrame({
+        "subset": ["test", "forget", "test", "retain", "general"], "person": ["a", "a", "b", "a", None],
+    })  # fmt: skip
+    forget = {5: ("a",), 10: ("a", "b"), 15: ("a", "b", "c")}
+    assert contest.newcomers(logs, forget, 10).index.tolist() == [2, 3, 4], "rows about others stay"
+    assert contest.newcomers(logs, forget, 15).index.tolist() == [3, 4]
+    assert contest.newcomers(logs, forget, 5).empty
+    assert contest.newcomers(logs, {10: ("a", "b")}, 10).empty, "the smallest share that there is"
