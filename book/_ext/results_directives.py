@@ -61,9 +61,10 @@ class ResultsDirective(SphinxDirective):
         logger.warning("%s", message, location=self.get_location())
 
     def stems(self, notebooks: str | None) -> list[str]:
-        """The runs of the named notebooks for the models and the split of this directive."""
-        models, split = words(self.options.get("model", MODELS)), self.options.get("split", "5")
-        return [stem for notebook in words(notebooks) for stem in run_stems(notebook, models, split)]
+        """The runs of the named notebooks for the models and the splits of this directive."""
+        models, splits = words(self.options.get("model", MODELS)), words(self.options.get("split", "5"))
+        found = (run_stems(notebook, models, split) for notebook in words(notebooks) for split in splits)
+        return list(dict.fromkeys(stem for stems in found for stem in stems))
 
     def use(self, path: Path) -> None:
         """Rebuild the page when the file changes."""

@@ -101,10 +101,9 @@ def grid_node(grid: Grid, digits: int) -> nodes.container:
             if previous == key[: level + 1]:
                 line[-1] = (line[-1][0], line[-1][1] + 1)
             else:
-                line.append((label(key[level]), 1))
+                line.append((_heading(name, key[level]), 1))
             previous = key[: level + 1]
         head.append(corner + line)
-        assert name
     # what is not applicable was asked for a sample only, which says nothing about the others
     counts = [
         {c.measured.n for row in grid.cells if (c := row[j]).measured and c.measured.value is not None}
@@ -114,10 +113,18 @@ def grid_node(grid: Grid, digits: int) -> nodes.container:
     if shared:
         head.append([("questions", len(grid.row_names)), *((f"n = {next(iter(found))}", 1) for found in counts)])
     body = [
-        [*(text_cell(label(part)) for part in key), *(cell_node(cell, digits, not shared) for cell in row)]
+        [
+            *(text_cell(_heading(name, part)) for name, part in zip(grid.row_names, key, strict=True)),
+            *(cell_node(cell, digits, not shared) for cell in row),
+        ]
         for key, row in zip(grid.rows, grid.cells, strict=True)
     ]
     return table_node(head, body)
+
+
+def _heading(name: str, value: str) -> str:
+    """A value of a column of the summary as rows and columns of a table are called; a split is a share."""
+    return f"{value} %" if name == "split" else label(value)
 
 
 def cell_node(cell: Cell, digits: int, with_n: bool) -> nodes.paragraph:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from book_fixtures import fixture_notebook, summary_row
+from docutils import nodes
+from results_nodes import grid_node
 from results_reader import Measured, MissingResult, Results, failure_of_notebook, run_stems
 from results_table import build_grid, records_frame
 
@@ -99,6 +101,19 @@ def test_missing_cell_is_reported_unless_it_may_miss(results_root: Path) -> None
 def test_rows_that_compete_for_a_cell_are_an_error(results_root: Path) -> None:
     with pytest.raises(MissingResult, match="also say method"):
         build_grid(Results(results_root), filters={"model": ["llava"]}, rows=["model"], columns=["subset"])
+
+
+def test_a_split_is_called_a_share(results_root: Path) -> None:
+    filters = {
+        "model": ["llava"],
+        "split": ["5"],
+        "method": ["vanilla"],
+        "subset": ["forget"],
+        "metric": ["fact_recall"],
+    }
+    grid = build_grid(Results(results_root), filters=filters, rows=["method"], columns=["split", "subset"])
+    head = [entry.astext() for entry in grid_node(grid, 2).findall(nodes.thead)]
+    assert "5 %" in " ".join(head)
 
 
 def test_records_frame_takes_flat_json_only() -> None:
