@@ -121,7 +121,7 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
     for stem in re.findall(r"book/run/notebooks/(\S+)", toc.read_text()):
         (root / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(fixture_notebook()))
         (root / "manifests" / f"{stem}.json").write_text(json.dumps(MANIFEST))
-    for chapter in book.glob("*.md"):
+    for chapter in book.rglob("*.md"):
         if chapter.stem == "rerun":  # shows the syntax of the directives and uses none
             continue
         for name in re.findall(r"\{results-explorer\} (\S+)", chapter.read_text()):

@@ -115,7 +115,7 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
     assert json.loads(inlined)["questions"] == {"made up": "</script>"}, "no text can end the data early"
     (script,) = re.findall(r'<script src="(\S+explorer.js)"', explorer)
     assert (built / "book" / script).resolve().is_file()
-    for page in (built / "book").glob("*.html"):
+    for page in (built / "book").rglob("*.html"):
         assert 'class="missing-result"' not in page.read_text(encoding="utf-8"), page.name
 
 
