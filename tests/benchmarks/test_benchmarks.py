@@ -17,7 +17,7 @@ from benchmarks import cost, fitting, hours, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import Moments, find_decoder
 from eraser_lib.gate import hard_gate
-from eraser_lib.study import matrix, preset
+from eraser_lib.study import matrix, paths, preset
 from eraser_lib.study.paths import write_json
 
 KIB = 1024
@@ -155,6 +155,17 @@ def test_hours_scale_with_prefills_people_and_shares() -> None:
     assert np.isnan(whole.loc["08_rmu", "llava"])
     with pytest.raises(ValueError, match="no prefill of tiny-qwen"):
         hours.prefill_seconds(costs[:1], "qwen")
+
+
+def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> None:
+    """A batch system ends a job that outlives the time that was asked for."""
+    costs = pd.read_csv(paths.root() / "results" / "cost.csv")
+    seconds = hours.measured_seconds()
+    found = {name: hours.job_hours(job, seconds, costs) for name, job in matrix.jobs(preset.load("paper")).items()}
+    told = {name: value for name, value in found.items() if value is not None}
+    assert len(told) > 40
+    expected = {name: job.minutes for name, job in matrix.jobs(preset.load("paper")).items()}
+    assert {name: value for name, value in told.items() if 60 * value > expected[name]} == {}
 
 
 def test_a_real_shape_can_be_cut_to_a_few_whole_blocks() -> None:
