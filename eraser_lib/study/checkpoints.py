@@ -20,6 +20,9 @@ from eraser_lib.study.sources import module_hashes
 WORLD_CODE = "from eraser_lib.bench.world import write_world"
 """What decides the world's content; only if this code changed is the world drawn again to compare its hash."""
 
+SHIPPED = "checkpoints/tiny"
+"""Checkpoints that are committed; all others are made by whoever runs their preset."""
+
 
 def shipped(folder: Path, models: tuple[str, ...]) -> list[Path]:
     """Folders of checkpoints that are committed: ``<model>/vanilla`` and ``<model>/retain_only_*`` with weights."""
@@ -90,13 +93,16 @@ def require(preset: Preset) -> None:
         StudyError: one line per problem, and the command that mends it.
     """
     found = problems(preset)
-    if found:
-        command = "make models" if preset.study == "tiny" else f"make models PRESET={preset.name}"
-        raise StudyError(
-            f"The checkpoints of preset {preset.name!r} do not belong to this code:\n  "
-            + "\n  ".join(found)
-            + f"\nRebuild them with '{command}', or restore the committed ones with git."
-        )
+    if not found:
+        return
+    if preset.checkpoints == SHIPPED:
+        begin = f"The checkpoints of preset {preset.name!r} do not belong to this code"
+        mend = "Rebuild them with 'make models', or restore the committed ones with git."
+    else:
+        begin = f"Preset {preset.name!r} has no models that it could run"
+        mend = f"Make them with 'make models PRESET={preset.name}'"
+        mend += ", or put fine-tuned checkpoints of your own there." if fine_tuned(preset) else "."
+    raise StudyError("\n  ".join([f"{begin}:", *found]) + f"\n{mend}")
 
 
 def record(preset: Preset) -> list[str]:

@@ -103,6 +103,8 @@ def test_fine_tuned_checkpoints_need_weights_and_no_recipe(clone: Path) -> None:
     with pytest.raises(StudyError, match="checkpoints/large/llava/vanilla holds no weights") as caught:
         checkpoints.require(large)
     assert "make models PRESET=large" in str(caught.value)
+    assert "checkpoints of your own" in str(caught.value)
+    assert "git" not in str(caught.value), "they were never committed"
     for model in ("llava", "qwen"):
         folder = clone / "checkpoints" / "large" / model / "vanilla"
         folder.mkdir(parents=True)
