@@ -132,15 +132,14 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
         for kind, name, text in re.findall(pattern, chapter.read_text()):
             options = dict(re.findall(r":([\w-]+): ?(.*)", text))
             for model in options.get("model", "llava qwen").split():
-                folder = root / "figures" / model
-                folder.mkdir(parents=True, exist_ok=True)
+                path = root / "figures" / model / f"{name}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
                 if kind == "figure":
-                    (folder / f"{name}.svg").write_text(PICTURE)
+                    path.with_suffix(".svg").write_text(PICTURE)
                     continue
                 record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
                 records = [record] * (int(options["first"]) + 2 if "first" in options else 1)
                 content: Any = {options.get("key", "rows"): records}
-                path = folder / f"{name}.json"
                 if path.is_file():  # two tables from one file
                     content = {**json.loads(path.read_text()), **content}
                 path.write_text(json.dumps(content))
