@@ -177,3 +177,25 @@ def test_logs_of_other_code_are_not_resumed(clone: Path) -> None:
     assert logs["mllmeraser"].exists(), "the same job goes on where it was stopped"
     runner.drop_old_logs(job, found.run, {**made_from, "sources": {"notebook": "x", "modules": {}}})
     assert not logs["mllmeraser"].exists()
+
+
+def test_a_manifest_names_the_commit_that_the_job_began_with(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        done = subprocess.run(["git", *who, *arguments], cwd=clone, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    first = git("rev-parse", "HEAD")
+    monkeypatch.setattr(runner, "execute", lambda *_, **__: git("commit", "--allow-empty", "-m", "meanwhile"))
+    toy = preset.load("toy")
+    job = next(iter(matrix.jobs(toy).values()))
+    manifest.git_state.cache_clear()
+    try:
+        runner.run(job, toy, toy.run)
+    finally:
+        manifest.git_state.cache_clear()
+    assert git("rev-parse", "HEAD") != first
+    assert json.loads(toy.run.manifest(job.name).read_text())["git_commit"] == first
