@@ -22,10 +22,13 @@ from tests.study.toys import HERE, PRESET, notebook
 
 # the toy notebooks write no logs, so there is nothing to summarise
 FRONT = """
+import signal
 import sys
 from eraser_lib.study import summary
 summary.write = lambda *arguments: None
 from eraser_lib.study.__main__ import main
+# a shell ignores Ctrl-C for what it starts in the background, and so would every process below it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(["study", "--preset", "toy", "--cores", "2"]))
 """
 CELL = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'
