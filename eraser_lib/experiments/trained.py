@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, product
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -34,20 +35,40 @@ OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "npo": (NPO(0.1), NPO(0.05), NPO(0.2), NPO(0.5)),
     "idk": (Idk(lam=1.0), Idk(lam=0.5), Idk(lam=2.0)),
     "undial": (Undial(10.0, 1.0), Undial(3.0, 1.0), Undial(30.0, 1.0), Undial(10.0, 0.0)),
-    "rmu": (RMU(3, 8.0, 1.0), RMU(1, 8.0, 1.0), RMU(3, 2.0, 1.0), RMU(3, 8.0, 10.0)),
+    "rmu": (RMU(0.5, 8.0, 1.0), RMU(0.35, 8.0, 1.0), RMU(0.5, 2.0, 1.0), RMU(0.5, 8.0, 10.0)),
     "mmunlearner": (MMUnlearner(1.0), MMUnlearner(0.5), MMUnlearner(2.0)),
 }
 """Method -> the hyper-parameters tried: the first is where the search begins, each other one differs from it once."""
-LADDERS: dict[str, tuple[Objective, ...]] = {
-    "ga_diff": tuple(GADiff(weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
-    "kl_min": tuple(KLMin(weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
-    "npo": tuple(NPO(beta) for beta in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)),
-    "idk": tuple(Idk(lam=weight) for weight in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
-    "undial": tuple(Undial(gamma, 1.0) for gamma in (1.0, 3.0, 10.0, 30.0, 100.0)),
-    "mmunlearner": tuple(MMUnlearner(threshold) for threshold in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)),
+
+
+def _ladders(
+    kind: type[Objective], fixed: Mapping[str, float] | None = None, **values: tuple[float, ...]
+) -> tuple[tuple[Objective, ...], ...]:
+    """Every line through the product of the values that runs along one of them; `fixed` is the same everywhere."""
+    lines: list[tuple[Objective, ...]] = []
+    for name, steps in values.items():
+        others = {other: value for other, value in values.items() if other != name}
+        for rest in product(*others.values()):
+            place = {**(fixed or {}), **dict(zip(others, rest, strict=True))}
+            lines.append(tuple(kind(**place, **{name: step}) for step in steps))
+    return tuple(lines)
+
+
+WEIGHTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+LADDERS: dict[str, tuple[tuple[Objective, ...], ...]] = {
+    "ga_diff": _ladders(GADiff, lam=WEIGHTS),
+    "kl_min": _ladders(KLMin, alpha=WEIGHTS),
+    "npo": _ladders(NPO, beta=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)),
+    "idk": _ladders(Idk, lam=WEIGHTS),
+    "undial": _ladders(Undial, {"lam": 1.0}, gamma=(1.0, 3.0, 10.0, 30.0, 100.0)),
+    "rmu": _ladders(
+        RMU, depth=(0.2, 0.35, 0.5, 0.65, 0.8), scale=(0.5, 2.0, 8.0, 32.0, 128.0), alpha=(0.1, 1.0, 10.0, 100.0)
+    ),
+    "mmunlearner": _ladders(MMUnlearner, threshold=WEIGHTS),
 }
-"""Method -> its hyper-parameters in order of the one weight that they differ in. The search leaves its grid along it
-for as long as the best lies at the edge of what was tried, so that a published grid does not hold a method back."""
+"""Method -> lines of hyper-parameters, each in order of the one weight that they differ in. The search leaves its grid
+along them for as long as the best lies at the edge of what was tried, so that a published grid does not hold a method
+back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
@@ -67,14 +88,14 @@ def objectives(method: str, *, lora: int = 0) -> tuple[Objective, ...]:
     return _adapted(OBJECTIVES[method], lora)
 
 
-def ladder(method: str, *, lora: int = 0) -> tuple[Objective, ...]:
+def ladder(method: str, *, lora: int = 0) -> tuple[tuple[Objective, ...], ...]:
     """Where the search may leave the grid; empty for a method that has no ladder."""
-    return _adapted(LADDERS.get(method, ()), lora)
+    return tuple(_adapted(line, lora) for line in LADDERS.get(method, ()))
 
 
 def objective(method: str, settings: str, *, lora: int = 0) -> Objective:
     """The objective that `tune` calls `settings`. `ValueError` where the method has none such."""
-    found = {str(one): one for one in (*objectives(method, lora=lora), *ladder(method, lora=lora))}
+    found = {str(one): one for one in chain(objectives(method, lora=lora), *ladder(method, lora=lora))}
     if settings not in found:
         raise ValueError(f"{method} has no setting {settings}; it has {', '.join(found)}. Run 08_tune again")
     return found[settings]
@@ -88,7 +109,7 @@ def tune(
     dev: DevRows,
     grid: Sequence[Objective],
     *,
-    ladder: Sequence[Objective] = (),
+    ladder: Sequence[Sequence[Objective]] = (),
     start: Sequence[float] = START,
     rates: Sequence[float] = RATES,
     stops: Sequence[int] = STOPS,
@@ -97,16 +118,16 @@ def tune(
 
     The first objective is trained at the rates `start`, the others at the rate that served it best. Then the search
     goes on from the best of all, outwards, for as long as it lies at the edge of the rates tried with it, or of the
-    objectives tried of `ladder`. Every training passes the forget rows at most once and is scored at `stops`, so that
-    each row of the table is a training that ends there.
+    objectives tried along a line of `ladder`. Every training passes the forget rows at most once and is scored at
+    `stops`, so that each row of the table is a training that ends there.
 
     Columns: `settings` (the objective in words), `lr`, `steps`, `collapsed`, `seconds` (of training), and those of
     `DevRows.score`, best first. A method's best point that has not collapsed is the first row where `collapsed` is
     false.
     """
     rows: list[dict[str, Any]] = []
-    known = {str(objective): objective for objective in (*grid, *ladder)}
-    rungs = [str(objective) for objective in ladder]
+    known = {str(objective): objective for objective in chain(grid, *ladder)}
+    lines = [[str(objective) for objective in line] for line in ladder]
 
     def run(objective: str, rate: float) -> None:
         rows.extend(_watched(dev, known[objective], rate, stops))
@@ -122,7 +143,7 @@ def tune(
         tried = {row["lr"] for row in rows if row["settings"] == objective}
         further = [(objective, beside) for beside in _beside(rates, rate) if beside not in tried]
         seen = {row["settings"] for row in rows}
-        further += [(beside, rate) for beside in _beside(rungs, objective) if beside not in seen]
+        further += [(beside, rate) for line in lines for beside in _beside(line, objective) if beside not in seen]
         if not further:
             break
         for point in further:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from eraser_lib.baselines.ga import GA
 from eraser_lib.baselines.ga_diff import GADiff
@@ -142,7 +143,7 @@ def test_refusals_are_taught_many_ways(loaded: Loaded, forget: Rows, retain: Row
 
 
 def test_rmu_turns_away_and_holds(loaded: Loaded, forget: Rows, retain: Rows) -> None:
-    objective, site = RMU(layer=2, scale=2.0, alpha=5.0), HookSite(2, "output")
+    objective, site = RMU(depth=0.35, scale=2.0, alpha=5.0), HookSite(2, "output")
     trained = train(loaded, forget, retain, objective, lr=1e-2)
     assert trained.losses[0]["held"] == pytest.approx(0.0, abs=1e-9)
     assert trained.losses[-1]["misdirection"] < 0.9 * trained.losses[0]["misdirection"]
@@ -155,8 +156,27 @@ def test_rmu_turns_away_and_holds(loaded: Loaded, forget: Rows, retain: Rows) ->
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed
     assert all(".mlp." in name and any(f"layers.{n}." in name for n in (0, 1, 2)) for name in changed)
-    with pytest.raises(ValueError, match="block 99"):
-        train(loaded, forget, retain, RMU(layer=99))
+    with pytest.raises(ValueError, match="depth is 6; it is a share"):
+        train(loaded, forget, retain, RMU(depth=6))
+
+
+@pytest.mark.parametrize(("depth", "of_six", "of_32"), [(0.2, 1, 6), (0.35, 2, 11), (0.5, 3, 16), (0.99, 5, 31)])
+def test_rmu_stands_equally_deep_in_every_model(depth: float, of_six: int, of_32: int) -> None:
+    for count, block in ((6, of_six), (32, of_32)):
+        config = LlamaConfig(
+            num_hidden_layers=count, hidden_size=8, intermediate_size=8, num_attention_heads=1, vocab_size=8
+        )
+        assert RMU(depth=depth).layer(LlamaForCausalLM(config)) == block
+
+
+def test_rmu_reads_what_a_whole_pass_computes(loaded: Loaded, forget: Rows) -> None:
+    site = HookSite(2, "output")
+    inputs = loaded.encode([row.prompt for row in forget], [row.answer for row in forget])
+    del inputs["labels"]
+    with torch.no_grad():
+        values, mask = stream(loaded, forget, site)
+        whole = loaded.model(**inputs, output_hidden_states=True, use_cache=False).hidden_states[3]
+    assert torch.equal(values, whole) and torch.equal(mask, inputs["attention_mask"].bool())
 
 
 def _target(loaded: Loaded, rows: Rows, site: HookSite) -> tuple[Tensor, Tensor]:

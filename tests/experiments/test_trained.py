@@ -11,6 +11,7 @@ import pytest
 
 from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.npo import NPO
+from eraser_lib.baselines.rmu import RMU
 from eraser_lib.evaluate.summary import METHODS
 from eraser_lib.experiments import trained
 from eraser_lib.experiments.sets import general_questions
@@ -73,7 +74,7 @@ def test_a_training_ends_where_it_only_does_harm(monkeypatch: pytest.MonkeyPatch
 def test_the_search_leaves_its_grid_while_the_edge_of_a_ladder_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
     ladder = [NPO(beta) for beta in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)]
     scores = {(0.1, 3e-4, 2): 0.5, (0.5, 3e-4, 2): 0.6, (1.0, 3e-4, 4): 0.7, (2.0, 3e-4, 2): 0.1}
-    table, taken = searched(monkeypatch, scores, ladder=ladder)
+    table, taken = searched(monkeypatch, scores, ladder=[ladder])
     tried = {(beta, rate) for beta, rate, _ in taken}
     assert (1.0, 3e-4) in tried and (2.0, 3e-4) in tried, "on past the grid, and past the next best"
     assert not {0.05, 4.0} & {beta for beta, _ in tried}, "neither the worse side nor past a worse one"
@@ -82,21 +83,38 @@ def test_the_search_leaves_its_grid_while_the_edge_of_a_ladder_is_best(monkeypat
 
 
 def test_every_ladder_passes_through_its_grid_and_settings_find_their_objective() -> None:
-    for method, ladder in trained.LADDERS.items():
-        first, *others = trained.objectives(method)
-        inside = [place for place, rung in enumerate(ladder) if rung in (first, *others)]
-        assert first in ladder and inside == list(range(inside[0], inside[-1] + 1))
-        assert inside[0] > 0 and inside[-1] < len(ladder) - 1, "there is room on either side"
-        assert len({str(rung) for rung in ladder}) == len(ladder)
-        assert all(trained.objective(method, str(rung)) == rung for rung in (*ladder, *others))
+    for method, lines in trained.LADDERS.items():
+        grid = trained.objectives(method)
+        through = [line for line in lines if grid[0] in line]
+        for line in through:
+            inside = [place for place, rung in enumerate(line) if rung in grid]
+            assert inside == list(range(inside[0], inside[-1] + 1))
+            assert inside[0] > 0 and inside[-1] < len(line) - 1, "there is room on either side"
+            assert len({str(rung) for rung in line}) == len(line)
+        assert through and all(trained.objective(method, str(rung)) == rung for line in lines for rung in line)
+        assert all(trained.objective(method, str(one)) == one for one in grid)
     with pytest.raises(ValueError, match=r"npo has no setting NPO\(beta=7\); it has NPO\(beta=0.1"):
         trained.objective("npo", "NPO(beta=7)")
+
+
+def test_a_method_of_several_weights_can_leave_its_grid_along_each() -> None:
+    first = trained.objectives("rmu")[0]
+    beside = {
+        rung
+        for line in trained.ladder("rmu")
+        for rung in line
+        if first in line and abs(line.index(rung) - line.index(first)) == 1
+    }
+    assert beside == {
+        RMU(0.35, 8.0, 1.0), RMU(0.65, 8.0, 1.0), RMU(0.5, 2.0, 1.0), RMU(0.5, 32.0, 1.0),
+        RMU(0.5, 8.0, 0.1), RMU(0.5, 8.0, 10.0),
+    }  # fmt: skip
 
 
 def test_lora_wraps_the_grid_and_the_ladder_and_refuses_methods_that_pick_weights() -> None:
     grid = trained.objectives("npo", lora=4)
     assert grid[0] == LowRank(NPO(0.1), 4) and len(grid) == len(trained.objectives("npo"))
-    assert set(grid) <= set(trained.ladder("npo", lora=4))
+    assert set(grid) <= set(*trained.ladder("npo", lora=4))
     assert trained.objective("npo", str(grid[1]), lora=4) == grid[1]
     with pytest.raises(ValueError, match="has no setting LowRank"):
         trained.objective("npo", str(grid[1]))
