@@ -28,6 +28,8 @@ def pins(name: str) -> dict[str, str]:
             found |= included
         elif line:
             requirement = Requirement(line)
+            if requirement.marker is not None and not requirement.marker.evaluate():
+                continue
             operators = [specifier.operator for specifier in requirement.specifier]
             assert operators == ["=="], f"{name}: {line} is no exact version"
             package = canonicalize_name(requirement.name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,21 @@ def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) ->
                     assert words[0] in targets
                 else:
                     assert os.access(HERE / program, os.X_OK), f"{program} is no program of this repository"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="installed on Linux alone")
+def test_actionlint_finds_nothing(tmp_path: Path) -> None:
+    def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("actionlint")
+        return subprocess.run([program, "-oneline"], cwd=folder, capture_output=True, text=True, check=False)
+
+    done = lint(HERE)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    broken = tmp_path / ".github" / "workflows" / "broken.yml"
+    broken.parent.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    broken.write_text("on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    needs: b\n    steps:\n      - run: ls\n")
+    assert 'job "a" needs job "b"' in lint(tmp_path).stdout
 
 
 def test_nothing_is_deployed_that_did_not_build() -> None:
