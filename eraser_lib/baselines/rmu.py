@@ -60,6 +60,7 @@ class RMU(Objective):
     seed: int = 0
     """Of the random direction."""
     name = "rmu"
+    recomputes = False  # it trains three blocks: what the others do is not kept anyway
 
     def layer(self, model: Any) -> int:
         """The block, counted from 0. `ValueError` for a depth that is no share of the blocks."""

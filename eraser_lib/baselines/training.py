@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,17 @@ Step = Callable[[Sequence[Question], Sequence[Question]], dict[str, float]]
 """One step of a method on forget and retain rows: leaves gradients in the parameters and returns its loss terms."""
 
 
+LARGE = 10**9
+"""From so many weights on, a block's activations are computed again in the backward pass instead of being kept: 32 rows
+of 640 tokens through 7B would need more memory than any one GPU has."""
+
+
 class Objective(ABC):
     """What a trained method minimises. Implementations are frozen dataclasses of its hyper-parameters."""
 
     name: str
+    recomputes: ClassVar[bool] = True
+    """Whether a large model may compute its blocks again; not where a method reads them on the way."""
 
     @abstractmethod
     def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
@@ -111,6 +118,8 @@ def unlearn(
     parameters = objective.parameters(model)
     for parameter in parameters:
         parameter.requires_grad_(True)
+    if objective.recomputes and sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
+        _checkpointing(model, "enable")({"use_reentrant": False})
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
     rng = random.Random(f"unlearn-{config.seed}")
     began = time.perf_counter()
@@ -135,6 +144,7 @@ def unlearn(
             if ended:
                 break
     model.eval()
+    _checkpointing(model, "disable")()
     count = sum(parameter.numel() for parameter in parameters)
     return Trained(mine, time.perf_counter() - began - watching, count, losses)
 
@@ -184,6 +194,12 @@ def answer_sums(logits: Tensor, labels: Tensor) -> Tensor:
 def loss_of(loaded: Loaded, rows: Sequence[Question], answers: Sequence[str] | None = None) -> Tensor:
     """`answer_loss` of rows."""
     return answer_loss(*answer_logits(loaded, rows, answers))
+
+
+def _checkpointing(model: Any, what: str) -> Callable[..., None]:
+    """The model's own switch, whose name has changed in transformers 5."""
+    newer = f"activation_checkpointing_{what}"
+    return getattr(model, newer) if hasattr(model, newer) else getattr(model, f"gradient_checkpointing_{what}")
 
 
 def _chunks(rows: list[Question], size: int) -> list[list[Question]]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from eraser_lib.baselines import training
 from eraser_lib.baselines.ga_diff import GADiff
 from eraser_lib.baselines.low_rank import LowRank
+from eraser_lib.baselines.mmunlearner import MMUnlearner
+from eraser_lib.baselines.rmu import RMU
 from eraser_lib.baselines.training import (
+    Objective,
     TrainConfig,
+    Trained,
     answer_logits,
     answer_loss,
     answer_sums,
@@ -125,6 +131,33 @@ def test_adapters_are_trained_in_place_of_the_weights(loaded: Loaded, forget: Ro
     assert again.losses == trained.losses
     with pytest.raises(ValueError, match="rank is 0; a LoRA adapter needs at least 1"):
         LowRank(GADiff(), rank=0)
+
+
+@pytest.mark.parametrize("objective", [GADiff(), MMUnlearner(), LowRank(GADiff(), rank=2), RMU(0.35)], ids=str)
+def test_a_large_model_keeps_fewer_activations_and_learns_the_same(
+    loaded: Loaded, forget: Rows, retain: Rows, objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(lr=1e-3, epochs=2, batch=4)
+    kept, small = kept_activations(lambda: unlearn(loaded, forget, retain, objective, config))
+    monkeypatch.setattr(training, "LARGE", 1)
+    fewer, large = kept_activations(lambda: unlearn(loaded, forget, retain, objective, config))
+    assert large.losses == small.losses
+    assert (fewer < 0.8 * kept) == objective.recomputes
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in large.loaded.model.modules())
+
+
+def kept_activations(train: Callable[[], Trained]) -> tuple[int, Trained]:
+    """Elements that a training keeps for its backward passes, all steps together, and the training."""
+    kept = 0
+
+    def pack(values: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += values.numel()
+        return values
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values):
+        done = train()
+    return kept, done
 
 
 def test_a_rate_of_zero_changes_nothing(loaded: Loaded, forget: Rows, retain: Rows) -> None:
