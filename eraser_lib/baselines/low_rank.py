@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from eraser_lib.baselines.training import Loss
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
+from eraser_lib.families.adapters import decoder_maps
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class LowRank(Loss):
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, Loss):
-            raise ValueError(f"{self.loss.name} chooses single weights to train, so it has no form with LoRA; use 0")
+            raise ValueError(
+                f"{self.loss.name} chooses single weights to train, so it has no form with LoRA; set lora to 0"
+            )
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}; a LoRA adapter needs at least 1")
 
@@ -47,10 +50,9 @@ class LowRank(Loss):
         """Give the model its adapters, the same ones at every call, and return their weights."""
         from peft import LoraConfig, inject_adapter_in_model
 
-        decoder = model.get_decoder()
-        (prefix,) = (name for name, module in model.named_modules() if module is decoder)
-        linear = [f"{prefix}.{name}" for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]
-        config = LoraConfig(r=self.rank, lora_alpha=self.scale * self.rank, target_modules=linear)  # type: ignore[arg-type]
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.scale * self.rank, target_modules=decoder_maps(model)  # type: ignore[arg-type]
+        )  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(0)
             inject_adapter_in_model(config, model)

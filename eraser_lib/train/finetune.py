@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
+from eraser_lib.families.adapters import decoder_maps
 from eraser_lib.study.paths import StudyError, root, write_json
 from eraser_lib.study.preset import load
 
@@ -68,12 +68,9 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
         return out
     set_seed(recipe.seed)
     accelerator = Accelerator()
-    decoder = loaded.model.get_decoder()
-    prefix = next(name for name, module in loaded.model.named_modules() if module is decoder)
-    linear = [f"{prefix}.{name}" for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=linear,
-        init_lora_weights="gaussian",
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, init_lora_weights="gaussian",
+        target_modules=decoder_maps(loaded.model),
     )  # fmt: skip
     adapted = get_peft_model(loaded.model, config)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
