@@ -13,13 +13,14 @@ from eraser_lib.evaluate.separation import auc_interval
 
 SIGNALS: dict[str, tuple[str, str, float]] = {
     "refusals": ("refusal", "mean", 1.0),
+    "gibberish": ("gibberish", "mean", 1.0),
     "silence about the fact": ("answer_prob", "mean", -1.0),
     "second prefill": ("opened", "mean", 1.0),
     "gate value": ("gate_value", "max", 1.0),
 }
-"""What an observer sees -> column of the log, how a person's rows become one number, sign. Refusals can be read by
-anybody who asks; probabilities by who is shown them; a second prefill takes time, which a clock without noise would
-see; the gate's value needs the artifact and the model."""
+"""What an observer sees -> column of the log, how a person's rows become one number, sign. Refusals and gibberish can
+be read by anybody who asks; probabilities by who is shown them; a second prefill takes time, which a clock without
+noise would see; the gate's value needs the artifact and the model."""
 OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllmeraser_published", "detector")}
 """Methods that have the signal at all; the others do by everybody."""
 CONTROLS = ("stranger", "retain")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, product
 from typing import Any, TypeVar
@@ -41,16 +41,14 @@ OBJECTIVES: dict[str, tuple[Objective, ...]] = {
 """Method -> the hyper-parameters tried: the first is where the search begins, each other one differs from it once."""
 
 
-def _ladders(
-    kind: type[Objective], fixed: Mapping[str, float] | None = None, **values: tuple[float, ...]
-) -> tuple[tuple[Objective, ...], ...]:
-    """Every line through the product of the values that runs along one of them; `fixed` is the same everywhere."""
+def _ladders(kind: type[Objective], **values: tuple[float, ...]) -> tuple[tuple[Objective, ...], ...]:
+    """Every line through the product of the values that runs along one of them."""
     lines: list[tuple[Objective, ...]] = []
     for name, steps in values.items():
         others = {other: value for other, value in values.items() if other != name}
         for rest in product(*others.values()):
-            place = {**(fixed or {}), **dict(zip(others, rest, strict=True))}
-            lines.append(tuple(kind(**place, **{name: step}) for step in steps))
+            fixed = dict(zip(others, rest, strict=True))
+            lines.append(tuple(kind(**fixed, **{name: step}) for step in steps))
     return tuple(lines)
 
 
@@ -60,11 +58,11 @@ LADDERS: dict[str, tuple[tuple[Objective, ...], ...]] = {
     "kl_min": _ladders(KLMin, alpha=WEIGHTS),
     "npo": _ladders(NPO, beta=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)),
     "idk": _ladders(Idk, lam=WEIGHTS),
-    "undial": _ladders(Undial, {"lam": 1.0}, gamma=(1.0, 3.0, 10.0, 30.0, 100.0)),
+    "undial": _ladders(Undial, gamma=(1.0, 3.0, 10.0, 30.0, 100.0), lam=(0.0, 1.0, 4.0, 16.0)),
     "rmu": _ladders(
         RMU, depth=(0.2, 0.35, 0.5, 0.65, 0.8), scale=(0.5, 2.0, 8.0, 32.0, 128.0), alpha=(0.1, 1.0, 10.0, 100.0)
     ),
-    "mmunlearner": _ladders(MMUnlearner, threshold=WEIGHTS),
+    "mmunlearner": _ladders(MMUnlearner, threshold=WEIGHTS, lam=(0.25, 1.0, 4.0, 16.0)),
 }
 """Method -> lines of hyper-parameters, each in order of the one weight that they differ in. The search leaves its grid
 along them for as long as the best lies at the edge of what was tried, so that a published grid does not hold a method

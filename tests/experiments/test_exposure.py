@@ -14,7 +14,7 @@ def rows(method: str, subset: str, shares: list[float], **columns: float) -> lis
         {
             "method": method, "seed": 0, "subset": subset, "person": f"{subset}{number}",
             "refusal": question < 4 * share,
-            "answer_prob": 0.2, "opened": None, "gate_value": None, **columns,
+            "gibberish": False, "answer_prob": 0.2, "opened": None, "gate_value": None, **columns,
         }
         for number, share in enumerate(shares) for question in range(4)
     ]  # fmt: skip
@@ -37,7 +37,8 @@ def test_refusing_the_erased_and_nobody_else_gives_them_away() -> None:
     assert own.loc[("gate value", "stranger"), "auc"] == 0.5
     assert own.loc[("refusals", "stranger"), ["erased", "others"]].tolist() == [2, 3]
     assert table.loc[("retain_only", "refusals", "stranger"), "auc"] == 0.5
-    assert set(table.loc["retain_only"].index.get_level_values("signal")) == {"refusals", "silence about the fact"}
+    seen = {"refusals", "gibberish", "silence about the fact"}
+    assert set(table.loc["retain_only"].index.get_level_values("signal")) == seen
 
 
 def test_knowing_less_than_a_stranger_would_gives_away_as_well() -> None:
@@ -49,6 +50,12 @@ def test_knowing_less_than_a_stranger_would_gives_away_as_well() -> None:
     assert table.loc[("ga", "silence about the fact", "stranger"), "auc"] == 1
     assert table.loc[("ga", "silence about the fact", "retain"), "auc"] == 1
     assert table.loc[("vanilla", "silence about the fact", "stranger"), "auc"] == 0, "known is the opposite of silent"
+
+
+def test_babble_about_the_erased_gives_them_away() -> None:
+    table = found(rows("rmu", "test", [0.0, 0.0], gibberish=True), rows("rmu", "stranger", [0.0]))
+    assert table.loc[("rmu", "gibberish", "stranger"), "auc"] == 1
+    assert table.loc[("rmu", "refusals", "stranger"), "auc"] == 0.5
 
 
 def test_one_seed_counts_and_other_methods_have_no_gate() -> None:
