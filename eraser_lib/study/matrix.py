@@ -41,7 +41,7 @@ class Kind:
     """memory to reserve"""
 
 
-TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 8, "kl_min": 18, "undial": 16, "rmu": 14, "mmunlearner": 16}
+TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 
 KINDS: tuple[Kind, ...] = (
