@@ -100,7 +100,7 @@ report: $(INSTALLED)  ## compare the run with the committed reference again
 	@$(STUDY) report --preset $(PRESET)
 
 test: $(INSTALLED) lint  ## everything: lint, unit tests, a micro study end to end, the strict book
-	@$(PY) -m pytest -n $(CORES) --dist loadfile
+	@$(PY) -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 	@if test -s results/$(STUDY_NAME)/summary.csv; then $(MAKE) book; else echo "No results/$(STUDY_NAME) yet: the book was not built."; fi
 
 test-fast: $(INSTALLED)  ## unit tests only
