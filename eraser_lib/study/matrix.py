@@ -43,6 +43,8 @@ class Kind:
 
 TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
+BABBLING = ("ga_diff", "kl_min", "npo", "undial", "rmu")
+"""Those whose best setting babbles about the forgotten: their best that speaks is found and run as well."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -92,6 +94,18 @@ KINDS: tuple[Kind, ...] = (
             ),
         )
     ),
+    # after 06_erase, which sets the floor of fluency
+    *(
+        Kind(
+            name=f"08_fluent_{method}",
+            over=("model",),
+            needs=(f"08_tune_{method}", "06_erase"),
+            notebook="08_fluent",
+            parameters={"method": method},
+            minutes=15,
+        )
+        for method in BABBLING
+    ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
     Kind(
         name="09_closed",
@@ -113,7 +127,11 @@ KINDS: tuple[Kind, ...] = (
         name="07_compare",
         over=("split",),
         needs=("06_erase", "06_baselines"),
-        after=("09_closed", *(f"08_{method}" for method in TRAINED)),
+        after=(
+            "09_closed",
+            *(f"08_{method}" for method in TRAINED),
+            *(f"08_fluent_{method}" for method in BABBLING),
+        ),
         checkpoints=(),
         minutes=1,
     ),

@@ -1,0 +1,94 @@
+"""The best training that goes on speaking: which points are tried, where it ends, and what the table shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from eraser_lib.baselines.npo import NPO
+from eraser_lib.experiments import fluent, speaking
+from eraser_lib.experiments.sets import general_questions
+from eraser_lib.experiments.study import Study
+
+
+def point(beta: float, steps: int, score: float, gibberish: float = 0.0, kept: float = 0.0) -> dict[str, Any]:
+    """A row of a search."""
+    seen = {"score": score, "gibberish": gibberish, "kept_gibberish": kept, "forget_prob": 1 - score}
+    return {"settings": str(NPO(beta)), "lr": 1e-3, "steps": steps, **seen}
+
+
+SEARCH = pd.DataFrame(
+    [
+        point(0.5, 40, 0.9, gibberish=0.3),
+        point(0.1, 40, 0.8),
+        point(0.2, 40, 0.8),  # ended as the one before: its weight no longer matters
+        point(0.5, 20, 0.7, kept=0.2),
+        point(0.1, 20, 0.6, gibberish=fluent.LIMIT),
+        point(0.2, 20, 0.5),
+    ]
+)
+
+
+def tried(monkeypatch: pytest.MonkeyPatch, babble: dict[tuple[float, int], float]) -> pd.DataFrame:
+    """Points tried where (beta, steps) babbles so much by the rule of the tables."""
+
+    def unlearn(_: object, forget: list[Any], __: object, objective: NPO, config: Any) -> Any:
+        assert len(forget) == 4 and config.lr == 1e-3
+        return SimpleNamespace(loaded=(objective.beta, config.steps))
+
+    def score(*, loaded: tuple[float, int], **options: Any) -> dict[str, float]:
+        assert options == {"reference_floor": -1.0, "truth_ratios": False}
+        return {"score": 0.0, "gibberish": babble.get(loaded, 0.0), "kept_gibberish": 0.0}
+
+    monkeypatch.setattr(fluent, "unlearn", unlearn)
+    study = SimpleNamespace(vanilla=None, seed=0, sizes=SimpleNamespace(train=4))
+    dev: Any = SimpleNamespace(study=study, fit={"forget": general_questions(10, "fit"), "retain": []}, score=score)
+    return fluent.speaking(dev, SEARCH, "npo", {"reference_floor": -1.0, "truth_ratios": True})
+
+
+def test_points_that_babble_already_are_not_tried_and_twins_are_tried_once() -> None:
+    found = fluent.candidates(SEARCH.sample(frac=1, random_state=1))
+    assert found["score"].tolist() == [0.8, 0.6, 0.5]
+
+
+def test_the_first_that_speaks_by_the_rule_of_the_tables_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tried(monkeypatch, {(0.1, 40): 0.6})
+    assert table["speaks"].tolist() == [False, True] and table["searched"].tolist() == [0.0, fluent.LIMIT]
+    assert fluent.choice(table) == {"settings": str(NPO(0.1)), "lr": 1e-3, "steps": 20}
+
+
+def test_none_may_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tried(monkeypatch, {(0.1, 40): 0.6, (0.1, 20): 0.2, (0.2, 20): 0.11})
+    assert len(table) == 3 and fluent.choice(table) is None
+    assert fluent.choice(pd.DataFrame()) is None, "nor where there is nothing to try"
+    monkeypatch.setattr(fluent, "TRIES", 1)
+    assert len(tried(monkeypatch, {(0.1, 40): 0.6})) == 1
+
+
+def test_best_and_speaking_stand_in_one_table(tmp_path: Path) -> None:
+    study = Study(preset="toy", model="llava", split=5, out=tmp_path)
+    best = {"settings": "RMU(1)", "lr": 1e-3, "steps": 120}
+    for method in ("rmu", "npo"):
+        study.note(f"tuning-{method}", {"choice": {"best": best}, "rows": []})
+    quiet = {"settings": "RMU(2)", "lr": 3e-3, "steps": 40}
+    rows = [{"model": "llava", "method": "rmu", "gone": 0.2}]
+    study.note("fluent_rmu", {"method": "rmu", "tried": [{}, {}], "choice": quiet, "rows": rows})
+    study.note("fluent_npo", {"method": "npo", "tried": [{}], "choice": None, "rows": []})
+    points = pd.DataFrame(
+        [
+            {"model": model, "method": method, "gone": gone}
+            for model, method, gone in (("llava", "rmu", 0.1), ("llava", "npo", 0.3), ("qwen", "rmu", 0.4))
+        ]
+    )
+    found = speaking.collected(study, points)
+    assert found[["method", "form", "gone", "settings"]].to_dict("split")["data"] == [
+        ["npo", "best", 0.3, "RMU(1)"], ["rmu", "best", 0.1, "RMU(1)"], ["rmu", "speaking", 0.2, "RMU(2)"],
+    ]  # fmt: skip
+    assert found["tried"].tolist() == [1, 2, 2]
+    assert speaking.collected(study.at("qwen"), points).empty, "no note, no row"
+    assert json.loads(study.figure("fluent_rmu").with_suffix(".json").read_text())["choice"] == quiet
