@@ -138,6 +138,13 @@ def test_what_a_method_trades(study: Study) -> None:
     ]  # fmt: skip
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 Vanilla", "2 NPO"]
 
+    points = contest.trade(logs())
+    quiet = points[points["method"] == "npo"].assign(gone=0.5, form="speaking")
+    (panel,) = tradeoff(points, {}, quiet).axes
+    marks = [line for line in panel.lines if line.get_marker() == "o"]
+    fills = [m.get_markerfacecolor() == m.get_color() for m in marks]
+    assert fills == [True, False] and float(marks[1].get_ydata()[0]) == 0.5  # type: ignore[index]
+
 
 def test_newcomers_are_those_who_are_forgotten_at_no_smaller_share() -> None:
     logs = pd.DataFrame({

@@ -85,10 +85,11 @@ def test_best_and_speaking_stand_in_one_table(tmp_path: Path) -> None:
             for model, method, gone in (("llava", "rmu", 0.1), ("llava", "npo", 0.3), ("qwen", "rmu", 0.4))
         ]
     )
-    found = speaking.collected(study, points)
+    found = speaking.collected([study], points)
     assert found[["method", "form", "gone", "settings"]].to_dict("split")["data"] == [
         ["npo", "best", 0.3, "RMU(1)"], ["rmu", "best", 0.1, "RMU(1)"], ["rmu", "speaking", 0.2, "RMU(2)"],
     ]  # fmt: skip
     assert found["tried"].tolist() == [1, 2, 2]
-    assert speaking.collected(study.at("qwen"), points).empty, "no note, no row"
+    none = speaking.collected([study.at("qwen")], points)
+    assert none.empty and {"model", "form"} <= set(none), "no note, no row"
     assert json.loads(study.figure("fluent_rmu").with_suffix(".json").read_text())["choice"] == quiet
