@@ -10,6 +10,7 @@ was not run); a changed notebook, parameter, setting or checkpoint, or a module 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from eraser_lib.study.matrix import Job, jobs
 from eraser_lib.study.paths import RunFolder, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset, load
 
+REFUTED = "refuted"
+"""In a manifest: a log that came out otherwise after the job had run, so that only the job itself can settle it."""
 UNLIKE = ("seconds",)
 """Columns of a log that no two runs share."""
 
@@ -40,17 +43,26 @@ def _same(mine: Path, theirs: Path) -> bool:
     return first.equals(second)
 
 
-def other_jobs(preset: Preset) -> dict[str, tuple[Job, Preset]]:
-    """Jobs of other presets of the same study that have a manifest in the run folder."""
+def relatives(preset: Preset) -> dict[str, tuple[Job, Preset]]:
+    """Jobs of other presets of the same study, which are none of the preset's own."""
     own = jobs(preset)
-    found = {}
+    found: dict[str, tuple[Job, Preset]] = {}
     for path in sorted((root() / "presets").glob("*.yml")):
         other = load(path.stem)
         if other.study == preset.study:
-            for name, job in jobs(other).items():
-                if name not in own and preset.run.manifest(name).is_file():
-                    found[name] = (job, other)
+            found |= {name: (job, other) for name, job in jobs(other).items() if name not in own}
     return found
+
+
+def other_jobs(preset: Preset) -> dict[str, tuple[Job, Preset]]:
+    """Those of `relatives` that have a manifest in the run folder."""
+    return {name: pair for name, pair in relatives(preset).items() if preset.run.manifest(name).is_file()}
+
+
+def _run_again(preset: Preset, name: str) -> bool:
+    """Whether a job's manifest is not the one of the reference: a copy is no evidence."""
+    run, reference = preset.run.manifest(name), preset.reference.manifest(name)
+    return not reference.is_file() or read_json(run)["created"] != read_json(reference)["created"]
 
 
 def repeated(preset: Preset, stale: set[str]) -> list[str]:
@@ -58,7 +70,7 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
     run, reference = preset.run, preset.reference
     found = []
     for name, (job, _) in other_jobs(preset).items():
-        if name in stale or "confirmed" in read_json(run.manifest(name)):
+        if name in stale or not _run_again(preset, name):
             continue
         logs = [path.relative_to(run.path) for folder in job.logs for path in (run.logs / folder).glob("seed*.parquet")]
         if logs and all(_same(run.path / log, reference.path / log) for log in logs):
@@ -81,7 +93,9 @@ def confirm(preset: Preset) -> dict[str, str]:
     if not waiting:
         return {}
     unequal = differing(preset)
-    made = {name: read_json(run.manifest(name)) for name in (*jobs(preset), *repeated(preset, set(waiting)))}
+    moved = [name for name in unequal if (preset.reference.path / name).is_file()]
+    own_jobs = [name for name in jobs(preset) if _run_again(preset, name)]
+    made = {name: read_json(run.manifest(name)) for name in (*own_jobs, *repeated(preset, set(waiting)))}
     modules: dict[str, str] = {}
     for content in made.values():
         modules |= content["sources"]["modules"]
@@ -90,6 +104,11 @@ def confirm(preset: Preset) -> dict[str, str]:
         own = [reason for reason in reasons if not _is_shared(reason, content, now, modules)]
         if unequal:
             verdicts[name] = f"{len(unequal)} logs of the run differ from the reference, such as {unequal[0]}"
+            if moved:  # the reference moves on, but nothing that is found later can speak for this job
+                content[REFUTED] = moved[0]
+                _rewrite(run.manifest(name), content)
+        elif REFUTED in content:
+            verdicts[name] = f"{content[REFUTED]} changed after it ran: run it again"
         elif own:
             verdicts[name] = "; ".join(own)
         else:
@@ -100,10 +119,17 @@ def confirm(preset: Preset) -> dict[str, str]:
                 "git_commit": state["git_commit"],
                 "created": state["created"],
             }
-            write_json(run.manifest(name), content)
+            _rewrite(run.manifest(name), content)
             verdicts[name] = "confirmed"
-    _record(run, [name for name, verdict in verdicts.items() if verdict == "confirmed"])
+    _record(run, list(verdicts))
     return verdicts
+
+
+def _rewrite(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a manifest and keep its time, by which Snakemake tells what came after it."""
+    before = path.stat()
+    write_json(path, content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _is_shared(reason: str, content: Mapping[str, Any], now: Mapping[str, Any], modules: Mapping[str, str]) -> bool:
@@ -116,7 +142,10 @@ def _is_shared(reason: str, content: Mapping[str, Any], now: Mapping[str, Any], 
 
 
 def _record(run: RunFolder, names: list[str]) -> None:
-    """Manifests that were copied from the reference are no longer copies; what stands in them was found in this run."""
+    """Manifests that were copied from the reference are no longer copies; what stands in them was found in this run.
+
+    They stay recorded as taken, with their present content.
+    """
     adopted = read_json(run.adopted) if run.adopted.is_file() else {}
     changed = {f"manifests/{name}.json" for name in names} & adopted.keys()
     if changed:

@@ -44,7 +44,7 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
         "notebook": job.notebook,
         "parameters": parameters,
         "settings": sha256(canonical(dict(preset.settings))),
-        "sources": notebook_sources(base / "notebooks" / f"{job.notebook}.ipynb", root=base),
+        "sources": notebook_sources(base / "notebooks" / f"{job.notebook}.ipynb", job.kind.code, root=base),
         "checkpoint": checkpoint_hash(base / preset.checkpoints, job.model, branches) if branches else None,
     }
 
@@ -73,9 +73,14 @@ def refresh_inputs(jobs: Mapping[str, Job], preset: Preset, folder: RunFolder) -
             write_json(path, now)
             changed.append(job.name)
         done = folder.manifest(job.name)
-        if done.is_file() and not stale_reasons(read_json(done), now):
+        if not done.is_file():
+            continue
+        finished = done.stat().st_mtime
+        if not stale_reasons(read_json(done), now):
             # an edit that was taken back leaves the result current: Snakemake judges by time
-            os.utime(path, (done.stat().st_mtime, done.stat().st_mtime))
+            os.utime(path, (finished, finished))
+        elif path.stat().st_mtime <= finished:
+            os.utime(path)  # the code was edited, and read, while the job still ran on the old one
     return changed
 
 
@@ -155,7 +160,7 @@ def provenance(device: str) -> dict[str, Any]:
                     "architecture": platform.machine()},
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES if version(name)},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }  # fmt: skip
 
 
@@ -175,7 +180,10 @@ def world_hash(preset: Preset, folder: RunFolder) -> str | None:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of the working tree, and whether tracked files differ from it, results apart: no job is made of them."""
+    """Commit of the working tree, and whether files differ from it, results apart: no job is made of them.
+
+    Files that git does not track count where jobs are made of them: in library, notebooks and presets.
+    """
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=False)
@@ -184,7 +192,10 @@ def git_state() -> dict[str, Any]:
     try:
         return {
             "git_commit": git("rev-parse", "HEAD"),
-            "git_dirty": bool(git("status", "--porcelain", "-uno", "--", ":/", ":!/results")),
+            "git_dirty": bool(
+                git("status", "--porcelain", "-uno", "--", ":/", ":!/results")
+                or git("status", "--porcelain", "-uall", "--", ":/eraser_lib", ":/notebooks", ":/presets")
+            ),
         }
     except FileNotFoundError:
         return {"git_commit": None, "git_dirty": None}

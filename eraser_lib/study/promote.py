@@ -10,7 +10,7 @@ from eraser_lib.study import check, confirm
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset
 
-LEFT_OUT = ("failed", "world", "cache", "reproduction.json", "reproduction.md")
+LEFT_OUT = ("failed", "world", "cache", "reproduction.json", "reproduction.md", "from_reference.json")
 """Parts of a run that are no results: they stay behind, as does everything hidden or half-written (``.parts``)."""
 
 
@@ -22,7 +22,8 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
         why the others are not (`eraser_lib.study.confirm`).
 
     Raises:
-        StudyError: the run is not complete, something in it is stale, or a job ran on files that were not committed.
+        StudyError: the run is not complete, something in it is stale, a job ran on files that were not committed, or
+            the reference holds logs, manifests or erasers of other jobs which the run lacks.
     """
     reasons = check.stale(preset, preset.run)
     if reasons:
@@ -39,8 +40,14 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
             f"{', '.join(edited)} ran with changes that no commit holds, so nobody could repeat them. Commit, remove "
             f"their manifests from {preset.run.path / 'manifests'}, and run 'make study PRESET={preset.name}' again."
         )
-    verdicts = confirm.confirm(preset) if preset.reference.summary.is_file() else {}
     target = preset.reference.path
+    if lost := _lost(preset):
+        raise StudyError(
+            f"{preset.run.path} lacks {len(lost)} files of the reference, such as {lost[0]}, which would be gone. They "
+            f"belong to jobs that preset {preset.name!r} does not run: name them in from_reference of "
+            f"presets/{preset.name}.yml, or promote a preset that runs them."
+        )
+    verdicts = confirm.confirm(preset) if preset.reference.summary.is_file() else {}
     target.parent.mkdir(exist_ok=True)
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     for folder in (new, old):
@@ -53,6 +60,18 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
     return target, verdicts
 
 
+def _lost(preset: Preset) -> list[str]:
+    """Manifests, logs and erasers of the study's other jobs that the reference has and the run lacks."""
+    reference, found = preset.reference.path, []
+    for name, (job, _) in confirm.relatives(preset).items():
+        found.append(preset.reference.manifest(name))
+        found += [
+            path for log in job.logs for kind in ("logs", "artifacts") for path in (reference / kind / log).glob("*")
+        ]
+    names = [path.relative_to(reference).as_posix() for path in found if path.is_file()]
+    return sorted({name for name in names if not (preset.run.path / name).is_file()})
+
+
 def _left_out(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if name in LEFT_OUT or name.startswith(".") or ".parts" in name}
 
@@ -61,6 +80,7 @@ def adopt(preset: Preset) -> list[str]:
     """Copy the reference's files that a preset does not make again, and record them in ``from_reference.json``.
 
     What was copied for another preset within the same study and is not wanted by this one goes: its jobs will make it.
+    What has been made here since it was copied is the run's own, and is neither overwritten nor removed.
 
     Returns:
         Paths from the run folder.
@@ -69,9 +89,12 @@ def adopt(preset: Preset) -> list[str]:
     adopted: dict[str, str] = read_json(run.adopted) if run.adopted.is_file() else {}
     found = {path for pattern in preset.from_reference for path in reference.path.glob(pattern) if path.is_file()}
     wanted = {path.relative_to(reference.path).as_posix(): path for path in sorted(found)}
-    for name in [name for name in adopted if name not in wanted]:
-        (run.path / name).unlink(missing_ok=True)
-        del adopted[name]
+    for name, digest in list(adopted.items()):
+        made_here = (run.path / name).is_file() and sha256(run.path / name) != digest
+        if made_here or name not in wanted:
+            del adopted[name]
+        if name not in wanted and not made_here:
+            (run.path / name).unlink(missing_ok=True)
     for name, source in wanted.items():
         target = run.path / name
         if name in adopted or not target.exists():

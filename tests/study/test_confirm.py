@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,34 @@ def test_a_log_that_moved_confirms_nothing(slow: tuple, clone: Path) -> None:
         "1 logs of the run differ from the reference, such as logs/llava/5/vanilla/seed0.parquet"
     )
     assert "confirmed" not in read_json(whole.reference.manifest(LATE))
+    # the reference has moved on with the log: what is found beside it later says nothing about the job from before
+    assert promote.promote(short)[1][LATE] == "logs/llava/5/vanilla/seed0.parquet changed after it ran: run it again"
+    complete(short, short.run)
+    write_run(short.run, {"llava/5/vanilla/seed0": ["a", "c"]}, [{}])
+    write_json(short.run.manifest("summary"), summary.inputs(short.run))
+    assert "run it again" in promote.promote(short)[1][LATE]
+
+
+def test_a_copy_is_no_evidence(slow: tuple, clone: Path) -> None:
+    short, _ = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    assert rerun(short, ["a", "b"])[LATE] == "confirmed"
+    (clone / "eraser_lib" / "shared.py").write_text("x = 2\n")
+    complete(short, short.run)
+    write_run(short.run, {"llava/5/vanilla/seed0": ["a", "b"]}, [{}])
+    write_json(short.run.manifest("summary"), summary.inputs(short.run))
+    shutil.copytree(short.run.path / "manifests", short.reference.path / "manifests", dirs_exist_ok=True)
+    assert promote.promote(short)[1][LATE] == "eraser_lib.shared changed"
+
+
+def test_confirming_keeps_the_time_by_which_later_jobs_are_judged(slow: tuple, clone: Path) -> None:
+    short, _ = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    complete(short, short.run)
+    promote.adopt(short)
+    os.utime(short.run.manifest(LATE), (1e9, 1e9))
+    assert promote.promote(short)[1][LATE] == "confirmed"
+    assert short.run.manifest(LATE).stat().st_mtime == 1e9
 
 
 @pytest.mark.parametrize("what", ["module", "notebook", "parameter"])

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
+import subprocess
+from pathlib import Path, PurePath
 
 import pytest
 
-from eraser_lib.study import check, manifest, matrix, preset, promote, prose, summary
+from eraser_lib.study import check, confirm, manifest, matrix, preset, promote, prose, summary
 from eraser_lib.study.paths import RunFolder, StudyError, sha256, write_json
-from tests.study.toys import PRESET, write_run
+from tests.study.toys import HERE, PRESET, write_run
 
 ANSWERS = {"llava/5/vanilla/seed0": ["a", "b"]}
 
@@ -77,6 +78,7 @@ def test_promotion_copies_results_and_leaves_the_rest(toy: preset.Preset) -> Non
         path = toy.run.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("no result")
+    write_json(toy.run.adopted, {})
     old = toy.reference.path / "figures" / "old.svg"
     old.parent.mkdir(parents=True)
     old.write_text("of the reference before")
@@ -84,6 +86,7 @@ def test_promotion_copies_results_and_leaves_the_rest(toy: preset.Preset) -> Non
     names = {path.relative_to(toy.reference.path).as_posix() for path in toy.reference.path.rglob("*")}
     assert {"summary.csv", "logs/llava/5/vanilla/seed0.parquet", "manifests/all-5-07_compare.json"} <= names
     assert not any("failed" in n or "study" in n or "reproduction" in n or "parts" in n or "old" in n for n in names)
+    assert "from_reference.json" not in names, "the reference is not taken from itself"
     assert [path.name for path in toy.reference.path.parent.iterdir()] == ["toy"]
 
 
@@ -102,6 +105,36 @@ def test_a_job_that_ran_on_uncommitted_changes_is_refused(toy: preset.Preset) ->
     with pytest.raises(StudyError, match="llava-5-06_erase ran with changes that no commit holds"):
         promote.promote(toy)
     assert not toy.reference.path.exists()
+
+
+def test_a_file_that_git_does_not_know_counts_as_a_change(clone: Path) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=clone, check=True)
+    try:
+        for path, dirty in (("results/x.csv", False), ("notes.txt", False), ("eraser_lib/new.py", True)):
+            (clone / path).parent.mkdir(exist_ok=True)
+            (clone / path).write_text("new")
+            manifest.git_state.cache_clear()
+            assert manifest.git_state()["git_dirty"] is dirty, path
+    finally:
+        manifest.git_state.cache_clear()
+
+
+def test_an_edit_while_a_job_runs_makes_it_run_again(toy: preset.Preset, clone: Path) -> None:
+    """Snakemake judges by time: inputs that were read anew before a job of the old code ended must not look older."""
+    jobs = matrix.jobs(toy)
+    manifest.refresh_inputs(jobs, toy, toy.run)
+    path = clone / "notebooks" / "04_gate.ipynb"
+    path.write_text(path.read_text().replace("seed + 1", "seed + 2"))
+    manifest.refresh_inputs(jobs, toy, toy.run)  # a dry run, say, while the job still runs
+    done, read = toy.run.manifest("llava-5-04_gate"), toy.run.inputs("llava-5-04_gate")
+    os.utime(read, (done.stat().st_mtime - 100,) * 2)
+    os.utime(done, (done.stat().st_mtime - 50,) * 2)  # it ended after that, on the old code
+    manifest.refresh_inputs(jobs, toy, toy.run)
+    assert read.stat().st_mtime > done.stat().st_mtime
+    current = toy.run.manifest("llava-5-03_direction").stat().st_mtime
+    assert toy.run.inputs("llava-5-03_direction").stat().st_mtime == current
 
 
 def test_a_failing_copy_leaves_the_reference_whole(toy: preset.Preset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +171,44 @@ def test_adopted_logs_are_copied_recorded_and_never_replace_rerun_ones(toy: pres
     (found.reference.path / name).unlink()
     assert promote.adopt(found) == []
     assert not (found.run.path / name).exists()
+
+
+def test_what_was_made_here_since_it_was_adopted_stays(toy: preset.Preset, clone: Path) -> None:
+    """Hours of training by `study run --job`, for which the adopted manifests were enough."""
+    write_run(toy.reference, {**ANSWERS, "llava/5/ga/seed0": ["of the reference"]}, [{}])
+    (clone / "presets" / "toy.yml").write_text(PRESET + 'from_reference: ["logs/*/*/ga/*.parquet"]\n')
+    short, whole = preset.load("toy"), toy
+    name = "logs/llava/5/ga/seed0.parquet"
+    for wanting in (short, whole):
+        shutil.rmtree(toy.run.logs / "llava/5/ga", ignore_errors=True)
+        assert promote.adopt(short) == [name]
+        (toy.run.path / name).write_bytes(b"made by hours of training")
+        assert promote.adopt(wanting) == []
+        assert (toy.run.path / name).read_bytes() == b"made by hours of training"
+
+
+def test_a_preset_that_lacks_what_others_made_does_not_become_the_reference(toy: preset.Preset, clone: Path) -> None:
+    promote.promote(toy)
+    (clone / "presets" / "toy-part.yml").write_text(
+        "# Hardware: none\n# Time: none\n# Expect: none\nwithin: toy\nmodels: [llava]\nsplits: [5]\njobs: [01_world]\n"
+    )
+    part = preset.load("toy-part")
+    shutil.rmtree(part.run.path)
+    complete(part, part.run)
+    with pytest.raises(StudyError, match=r"lacks \d+ files of the reference, such as manifests/"):
+        promote.promote(part)
+    assert toy.reference.manifest("llava-5-06_erase").is_file()
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-shares"])
+def test_the_shipped_presets_take_all_that_they_do_not_make(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    found = preset.load(name)
+    for job_name, (job, _) in confirm.relatives(found).items():
+        files = [f"manifests/{job_name}.json", f"notebooks/{job_name}.ipynb"]
+        files += [f"logs/{log}/seed0.parquet" for log in job.logs]
+        for file in files:
+            assert any(PurePath(file).match(pattern) for pattern in found.from_reference), file
 
 
 def test_the_book_link_points_where_it_should(toy: preset.Preset, clone: Path) -> None:
