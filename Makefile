@@ -78,9 +78,10 @@ $(BOOK_STAMP):
 plan: $(INSTALLED)  ## say which jobs `make study` would run and how long they take; runs nothing
 	@$(STUDY) study --preset $(PRESET) --cores $(CORES) --dry-run
 
-study: $(INSTALLED)  ## rerun the whole study, render its book, compare with the reference; resumes after a stop
+study: $(INSTALLED)  ## rerun the whole study, render its book (of tiny), compare with the reference; resumes after a stop
 	@$(STUDY) study --preset $(PRESET) --cores $(CORES)
-	@$(MAKE) book FROM=runs/$(STUDY_NAME)
+	@if [ "$(STUDY_NAME)" = tiny ]; then $(MAKE) book FROM=runs/tiny; \
+		else echo "The book is about the preset tiny. Figures of this run: runs/$(STUDY_NAME)/summary.csv; its notebooks: runs/$(STUDY_NAME)/notebooks."; fi
 	@$(STUDY) report --preset $(PRESET)
 
 book: $(BOOK_INSTALLED)  ## render the book from the committed results (FROM=runs/tiny: from a run); needs no torch

@@ -112,7 +112,12 @@ class ResultsTable(ResultsDirective):
         caption = self.caption()
         digits = int(self.options.get("digits", "3"))
         shown = {value for key in (*grid.rows, *grid.columns) for value in key}
-        adopted = [label(method) for method in METHOD_NAMES if method in results.adopted & shown]
+        taken = {
+            method
+            for model, split, method in results.adopted
+            if model in words(filters["model"]) and split in words(filters["split"])
+        }
+        adopted = [label(method) for method in METHOD_NAMES if method in taken & shown]
         where = f"; not rerun but from the committed reference: {', '.join(adopted)}" if adopted else ""
         return [caption, grid_node(grid, digits), *self.source_line(results, f"summary.csv{where}")]
 

@@ -35,6 +35,8 @@ class Kind:
     """branches of the models that the row reads, as patterns: new ones then make its jobs stale, and only these"""
     logs: tuple[str, ...] = ()
     """methods whose logs it writes"""
+    code: tuple[str, ...] = ()
+    """imports that stand for code which the notebook runs as a command, and does not import"""
     minutes: float = 2.0
     """expected time on one core, for the first estimate of the time left and for batch systems"""
     memory_mb: int = 3000
@@ -122,7 +124,13 @@ KINDS: tuple[Kind, ...] = (
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),
-    Kind(name="14_cookbook", over=("model",), needs=("02_models",), minutes=2),
+    Kind(
+        name="14_cookbook",
+        over=("model",),
+        needs=("02_models",),
+        code=("from eraser_lib.cli import main",),
+        minutes=2,
+    ),
     Kind(
         name="07_compare",
         over=("split",),

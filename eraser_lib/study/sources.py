@@ -70,8 +70,8 @@ def _hash_of_file(path: Path, changed: int) -> str:
     return code_hash([path.read_text()], str(path))
 
 
-def notebook_sources(notebook: Path, *, root: Path) -> dict[str, object]:
-    """Fingerprints of a notebook and of every module of the package that it depends on.
+def notebook_sources(notebook: Path, more: Iterable[str] = (), *, root: Path) -> dict[str, object]:
+    """Fingerprints of a notebook and of every module of the package that it, or `more` code, depends on.
 
     Returns:
         ``{"notebook": sha256, "modules": {dotted name: sha256}}``.
@@ -80,7 +80,7 @@ def notebook_sources(notebook: Path, *, root: Path) -> dict[str, object]:
         StudyError: the notebook does not exist, or something is not valid Python.
     """
     code = notebook_code(notebook)
-    return {"notebook": code_hash(code, str(notebook)), "modules": module_hashes(code, root=root)}
+    return {"notebook": code_hash(code, str(notebook)), "modules": module_hashes([*code, *more], root=root)}
 
 
 def module_hashes(code: Iterable[str], *, root: Path) -> dict[str, str]:

@@ -161,8 +161,8 @@ def test_notebook_without_papermill_or_with_an_error_output_fails(tmp_path: Path
     assert "cannot be read" in str(failure_of_notebook(path))
 
 
-def test_methods_that_were_not_rerun_are_known(results_root: Path) -> None:
+def test_what_was_not_rerun_is_known_by_model_and_share(results_root: Path) -> None:
     assert Results(results_root).adopted == set()
-    names = ["logs/llava/5/npo/seed0.parquet", "logs/qwen/5/npo/seed1.parquet", "figures/llava/tuning-ga.json"]
+    names = ["logs/llava/5/npo/seed0.parquet", "logs/qwen/10/vanilla/seed1.parquet", "figures/llava/tuning-ga.json"]
     (results_root / "from_reference.json").write_text(json.dumps(dict.fromkeys(names, "0" * 64)))
-    assert Results(results_root).adopted == {"npo"}
+    assert Results(results_root).adopted == {("llava", "5", "npo"), ("qwen", "10", "vanilla")}

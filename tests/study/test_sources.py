@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from eraser_lib.study import sources
+from eraser_lib.study import matrix, sources
 from eraser_lib.study.paths import StudyError
-from tests.study.toys import notebook
+from tests.study.toys import HERE, notebook
 
 FILES = {
     "__init__.py": "from .gate import Gate\nfrom .hooks import capture as capture\n",
@@ -71,3 +71,10 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         sources.notebook_code(tmp_path / "bad.ipynb")
     with pytest.raises(StudyError, match="m is not valid Python"):
         sources.code_hash(["def"], "m")
+
+
+def test_code_that_a_notebook_runs_as_a_command_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    (kind,) = (kind for kind in matrix.KINDS if kind.name == "14_cookbook")
+    found = sources.notebook_sources(HERE / "notebooks" / "14_cookbook.ipynb", kind.code, root=HERE)["modules"]
+    assert isinstance(found, dict) and {"eraser_lib.cli.main", "eraser_lib.cli.workshop"} <= set(found)
