@@ -18,12 +18,13 @@ from eraser_lib.experiments import contest, trained
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.sets import fit_sets, stratified, test_sets
 from eraser_lib.experiments.study import Study
+from eraser_lib.families import Loaded
 
 LIMIT = 0.1
 """A larger share of gibberish about the dev people, or about kept ones, is babbling. Twice what the search allows,
 since the floor counts guesses too: of what retain-only says about people it never met, up to a twelfth falls below."""
-TRIES = 10
-"""So many points of the search are trained again at most."""
+TRIES = 40
+"""So many points of the search are read again at most; those of one training together."""
 
 
 def candidates(tuned: pd.DataFrame, limit: float = LIMIT) -> pd.DataFrame:
@@ -53,20 +54,42 @@ def speaking(
         counted it), `speaks`, and the columns of `DevRows.score`. Only the last may speak; empty where every point of
         the search babbles.
     """
-    study = dev.study
-    forget = stratified(dev.fit["forget"], study.sizes.train)
+    points = candidates(tuned, limit).head(TRIES).to_dict("records")
+    stops: dict[tuple[str, float], list[int]] = {}
+    for point in points:
+        stops.setdefault((point["settings"], point["lr"]), []).append(point["steps"])
+    seen: dict[tuple[str, float, int], dict[str, float]] = {}
     rows: list[dict[str, Any]] = []
-    for point in candidates(tuned, limit).head(TRIES).to_dict("records"):
-        chosen = {name: point[name] for name in ("settings", "lr", "steps")}
-        objective = trained.objective(method, chosen["settings"], lora=lora)
-        config = TrainConfig(lr=chosen["lr"], steps=chosen["steps"], seed=study.seed)
-        done = unlearn(study.vanilla, forget, dev.fit["retain"], objective, config)
-        score = dev.score(loaded=done.loaded, **{**fluency, "truth_ratios": False})
+    for point in points:
+        settings, lr, steps = found = point["settings"], point["lr"], point["steps"]
+        if found not in seen:
+            objective = trained.objective(method, settings, lora=lora)
+            read = _read(dev, objective, lr, stops[settings, lr], fluency)
+            seen |= {(settings, lr, step): score for step, score in read.items()}
+        score = seen[found]
         speaks = max(score["gibberish"], score["kept_gibberish"]) <= limit
+        chosen = {"settings": settings, "lr": lr, "steps": steps}
         rows.append({**chosen, "searched": point["gibberish"], "speaks": speaks, **score})
         if speaks:
             break
     return pd.DataFrame(rows)
+
+
+def _read(
+    dev: DevRows, objective: Objective, lr: float, stops: Sequence[int], fluency: Mapping[str, Any]
+) -> dict[int, dict[str, float]]:
+    """One training on the dev people, scored with the floor at each of the stops."""
+    found: dict[int, dict[str, float]] = {}
+
+    def look(step: int, model: Loaded) -> bool:
+        if step in stops:
+            found[step] = dev.score(loaded=model, **{**fluency, "truth_ratios": False})
+        return step == max(stops)
+
+    forget = stratified(dev.fit["forget"], dev.study.sizes.train)
+    config = TrainConfig(lr=lr, steps=max(stops), seed=dev.study.seed)
+    unlearn(dev.study.vanilla, forget, dev.fit["retain"], objective, config, watch=look)
+    return found
 
 
 def choice(tried: pd.DataFrame) -> dict[str, Any] | None:

@@ -37,14 +37,18 @@ SEARCH = pd.DataFrame(
 def tried(monkeypatch: pytest.MonkeyPatch, babble: dict[tuple[float, int], float]) -> pd.DataFrame:
     """Points tried where (beta, steps) babbles so much by the rule of the tables."""
 
-    def unlearn(_: object, forget: list[Any], __: object, objective: NPO, config: Any) -> Any:
+    def unlearn(_: object, forget: list[Any], __: object, objective: NPO, config: Any, *, watch: Any) -> None:
         assert len(forget) == 4 and config.lr == 1e-3
-        return SimpleNamespace(loaded=(objective.beta, config.steps))
+        assert objective.beta not in trainings, "stops of one training are read together"
+        trainings.append(objective.beta)
+        for step in range(1, config.steps + 1):
+            assert watch(step, (objective.beta, step)) == (step == config.steps)
 
     def score(*, loaded: tuple[float, int], **options: Any) -> dict[str, float]:
         assert options == {"reference_floor": -1.0, "truth_ratios": False}
         return {"score": 0.0, "gibberish": babble.get(loaded, 0.0), "kept_gibberish": 0.0}
 
+    trainings: list[float] = []
     monkeypatch.setattr(fluent, "unlearn", unlearn)
     study = SimpleNamespace(vanilla=None, seed=0, sizes=SimpleNamespace(train=4))
     dev: Any = SimpleNamespace(study=study, fit={"forget": general_questions(10, "fit"), "retain": []}, score=score)
