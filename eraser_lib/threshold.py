@@ -44,8 +44,19 @@ def conformal_threshold(scores: Tensor | Sequence[float], alpha: float) -> float
 
 
 def smallest_alpha(n: int) -> float:
-    """The smallest `alpha` for which `n` calibration scores give a finite threshold: `1 / (n + 1)`."""
-    return 1.0 / (n + 1)
+    """The smallest `alpha` for which `n` calibration scores give a finite threshold: `1 / (n + 1)`, rounded up.
+
+    The nearest float may lie below that, and a threshold for it would be infinite. 1.0 without any score.
+    """
+    alpha = 1.0 / (n + 1)
+    while alpha < 1 and conformal_rank(n, alpha) > n:
+        alpha = math.nextafter(alpha, 1.0)
+    return alpha
+
+
+def rounded_up(alpha: float) -> str:
+    """An alpha in four decimals for a message: rounded to the nearest it might not be attainable."""
+    return f"{math.ceil(alpha * 1e4) / 1e4:g}"
 
 
 def largest_per_person(scores: Tensor | Sequence[float], people: Sequence[Hashable]) -> list[float]:
@@ -107,7 +118,7 @@ class Calibration:
         small = min(self.counts, key=lambda group: self.counts[group])
         return (
             f"infinite threshold at alpha = {self.alpha:g}: group {small!r} has {self.counts[small]} "
-            f"calibration scores; the smallest attainable alpha is {self.attainable_alpha:.3g}"
+            f"calibration scores; the smallest attainable alpha is {rounded_up(self.attainable_alpha)}"
         )
 
 

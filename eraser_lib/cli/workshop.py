@@ -24,7 +24,7 @@ from eraser_lib.experiments.gates import fit_joined, gate_values, readings
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
-from eraser_lib.threshold import Calibration, calibrate, conformal_rank, smallest_alpha
+from eraser_lib.threshold import Calibration, calibrate, conformal_rank, rounded_up, smallest_alpha
 
 INSTRUCTION = "Decline to answer."
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
@@ -95,7 +95,7 @@ def fit(
             raise ValueError(
                 f"alpha = {alpha:g} needs {math.ceil(1 / alpha) - 1} retained rows to calibrate on; of the "
                 f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more, or accept "
-                f"--alpha {smallest_alpha(len(rows)):.3g}"
+                f"--alpha {rounded_up(smallest_alpha(len(rows)))}"
             )
         if not rows:
             raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")

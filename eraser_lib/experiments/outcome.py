@@ -87,6 +87,7 @@ def cost_table(
     The ratio is the median over repeats of the same batch; `opened` is the share of its rows that the gate opened.
     """
     inputs = loaded.encode(list(prompts))
+    device = torch.device(loaded.model.device)
     times: dict[str, list[float]] = {"unsteered": [], **{name: [] for name in erasers}}
     opened: dict[str, float] = {}
 
@@ -95,10 +96,10 @@ def cost_table(
 
     with torch.no_grad():
         for _ in range(repeats + 1):  # the first round warms up and is dropped
-            times["unsteered"].append(_timed(prefill))
+            times["unsteered"].append(_timed(prefill, device))
             for name, eraser in erasers.items():
                 with eraser.attach(loaded.model) as handle:
-                    times[name].append(_timed(prefill))
+                    times[name].append(_timed(prefill, device))
                     if handle.opened is not None:
                         opened[name] = float(handle.opened.double().mean())
     base = np.median(times["unsteered"][1:])
@@ -112,7 +113,11 @@ def cost_table(
     ])  # fmt: skip
 
 
-def _timed(call: Any) -> float:
+def _timed(call: Any, device: torch.device) -> float:
+    """Seconds until a call's work is done: a GPU goes on after the call has returned."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
     began = time.perf_counter()
     call()
+    wait(device)
     return time.perf_counter() - began

@@ -67,7 +67,8 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
     if (out / "config.json").is_file():
         return out
     set_seed(recipe.seed)
-    accelerator = Accelerator()
+    # steps are counted over all processes already; left to itself, the schedule would advance once for each of them
+    accelerator = Accelerator(step_scheduler_with_optimizer=False)
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, init_lora_weights="gaussian",
         target_modules=decoder_maps(loaded.model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,6 +159,20 @@ def kept_activations(train: Callable[[], Trained]) -> tuple[int, Trained]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values):
         done = train()
     return kept, done
+
+
+def test_small_steps_reach_weights_in_half_precision(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    """Each step is smaller than what bfloat16 can tell from most weights; together they must not be lost."""
+    config = TrainConfig(lr=2e-5, epochs=8, batch=4)
+    moved = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = Loaded(copy.deepcopy(loaded.model).to(dtype), loaded.processor, loaded.family)
+        before = [p.detach().float().clone() for p in language_weights(model.model)]
+        done = unlearn(model, forget, retain, GADiff(), config)
+        after = language_weights(done.loaded.model)
+        assert {p.dtype for p in after} == {dtype}
+        moved[dtype] = sum(float((a.detach().float() - b).abs().sum()) for a, b in zip(after, before, strict=True))
+    assert moved[torch.bfloat16] == pytest.approx(moved[torch.float32], rel=0.25)
 
 
 def test_a_rate_of_zero_changes_nothing(loaded: Loaded, forget: Rows, retain: Rows) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eraser_lib import calibrate, conformal_threshold, open_rate_band, smallest_alpha
-from eraser_lib.threshold import conformal_rank, largest_per_person
+from eraser_lib.threshold import conformal_rank, largest_per_person, rounded_up
 
 
 @given(
@@ -32,6 +32,15 @@ def test_rank_by_hand() -> None:
     assert conformal_threshold(list(range(98)), 0.01) == math.inf
     assert conformal_rank(49, 0.02) == 49  # 50 * .98 is 49 exactly, in decimals
     assert smallest_alpha(99) == pytest.approx(0.01)
+
+
+def test_the_smallest_alpha_is_attained_and_nothing_below_it() -> None:
+    """1 / (n + 1) as a float often lies below the number, and would give an infinite threshold."""
+    for n in range(1, 1000):
+        alpha = smallest_alpha(n)
+        assert conformal_rank(n, alpha) <= n < conformal_rank(n, math.nextafter(alpha, 0.0))
+        assert conformal_rank(n, float(rounded_up(alpha))) <= n, "what a message advises"
+    assert smallest_alpha(0) == 1
 
 
 def test_open_rate_lies_in_the_beta_band() -> None:
