@@ -61,13 +61,16 @@ def save(eraser: Eraser, folder: Path, model: nn.Module | None = None) -> None:
             **metadata,
             "config_hash": config_hash(model),
         }
+    checked = _checked(metadata)  # before anything is written: what is refused leaves an older eraser whole
     tensors = {f"direction.{site}": eraser.directions[site] for site in eraser.sites}
     tensors |= {f"decode.{site}": value for site, value in (eraser.decode_directions or {}).items()}
     for site, gate in eraser.gates.items():
         tensors |= {f"gate.{site}.weight": gate.weight, f"gate.{site}.bias": gate.bias}
         if gate.threshold is not None:
             tensors[f"gate.{site}.threshold"] = gate.threshold
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TENSORS)
+    fresh = folder / f".{TENSORS}.new"
+    # copies: a tensor that stands at two sites, or is a part of another, could not be written
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, fresh)
     document = {
         "schema": SCHEMA,
         "format": "eraser_lib",
@@ -76,11 +79,13 @@ def save(eraser: Eraser, folder: Path, model: nn.Module | None = None) -> None:
         "steered_sites": [str(site) for site in eraser.sites],
         "gate_sites": [str(site) for site in in_order(eraser.gates)],
         "rms": {str(site): gate.rms for site, gate in eraser.gates.items()},
-        "tensors_sha256": _sha256(folder / TENSORS),
+        "tensors_sha256": _sha256(fresh),
         **{name: getattr(eraser, name) for name in FIELDS},
-        "metadata": _checked(metadata),
+        "metadata": checked,
     }
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
+    (folder / DOCUMENT).unlink(missing_ok=True)  # never an old document beside new tensors
+    fresh.replace(folder / TENSORS)
     (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
 
 

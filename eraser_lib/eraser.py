@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,9 @@ class Eraser:
         ):  # fmt: skip
             if value not in get_args(kind):
                 raise ValueError(f"Eraser.{name} is {value!r}; it must be one of {', '.join(get_args(kind))}.")
+        for name in ("strength", "decode_strength", "decode_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"Eraser.{name} is {getattr(self, name)}; it must be a finite number.")
         if not self.directions:
             raise ValueError("An eraser needs a direction at one hook site at least.")
         vectors = [*self.directions.values(), *(self.decode_directions or {}).values()]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .artifact import FIELDS
 from .direction import Direction
 from .eraser import Eraser, Mode, Scope
 from .gate import Gate, hard_gate, ridge_gate, rms_normalise, stack
@@ -66,11 +67,33 @@ def fit_eraser(
     )
 
 
+MADE_FOR = ("config_hash", "model_id", "model_revision")
+"""Metadata that says which model an eraser belongs to."""
+
+
 def combine(erasers: list[Eraser]) -> Eraser:
-    """Several requests with the same sites and settings as one eraser of higher rank."""
+    """Several requests with the same sites and settings as one eraser of higher rank.
+
+    Each request keeps its threshold, and a prompt is steered when any of them opens: `k` thresholds that were
+    calibrated to `alpha` each keep `k * alpha` together. Calibrate the combined gate again for `alpha`.
+
+    Raises:
+        ValueError: no eraser; or they differ in hook sites, in settings, or in the model that they were made for.
+    """
+    if not erasers:
+        raise ValueError("combine() needs at least one eraser.")
     first = erasers[0]
     if any(set(e.directions) != set(first.directions) or set(e.gates) != set(first.gates) for e in erasers):
         raise ValueError("Erasers can be combined when they read and steer the same hook sites.")
+    for name in FIELDS:
+        values = {getattr(e, name) for e in erasers}
+        if len(values) > 1:
+            raise ValueError(
+                f"Erasers can be combined when their settings agree; {name} is {sorted(map(str, values))}."
+            )
+    made_for = {key: {e.metadata[key] for e in erasers if e.metadata.get(key)} for key in MADE_FOR}
+    if len(made_for["config_hash"]) > 1:
+        raise ValueError("Erasers can be combined when they were made for models of one configuration.")
     later = [e.decode_directions for e in erasers]
     if any((value is None) != (later[0] is None) for value in later):
         raise ValueError("Either all or none of the erasers must have decode_directions.")
@@ -79,6 +102,8 @@ def combine(erasers: list[Eraser]) -> Eraser:
     gates = {s: stack([e.gates[s] for e in erasers]) for s in first.gates}
     requests = [dict(e.metadata) for e in erasers]
     shared = {k: v for k, v in first.metadata.items() if all(r.get(k) == v for r in requests)}
+    # what is known of one of them protects all: an eraser that was never saved does not know its model
+    shared |= {key: next(iter(values)) for key, values in made_for.items() if len(values) == 1}
     return first.with_(
         directions=merged, decode_directions=decode, gates=gates, metadata={**shared, "requests": requests}
     )

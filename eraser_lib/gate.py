@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .moments import Moments
+from .precision import exact
 
 RMS_EPSILON = 1e-6
 
@@ -51,6 +52,8 @@ class Gate:
         for name, value in (("bias", self.bias), ("threshold", self.threshold)):
             if value is not None and tuple(value.shape) != (self.rank,):
                 raise ValueError(f"Gate.{name} must have shape ({self.rank},), got {tuple(value.shape)}.")
+        if self.threshold is not None and not self.threshold.is_meta and bool(self.threshold.isnan().any()):
+            raise ValueError("Gate.threshold is not a number: such a gate would never open. Calibrate it again.")
 
     @property
     def rank(self) -> int:
@@ -63,7 +66,8 @@ class Gate:
         h = h.to(dtype)
         if self.rms:
             h = rms_normalise(h)
-        return h @ self.weight.to(h).T + self.bias.to(h)
+        with exact(h.device):
+            return h @ self.weight.to(h).T + self.bias.to(h)
 
     def opens(self, values: Tensor) -> Tensor:
         """Whether gate values `(..., k)` are above the threshold; everything opens a gate without one."""
@@ -168,8 +172,9 @@ def hard_gate(
         basis = retain_basis(retain, energy=energy, keep=keep, centred=centred)
     basis = basis.to(rows)
     rows = rows - origin
+    whole = float(rows.square().sum())
     rows = rows - (rows @ basis) @ basis.T  # P H, transposed
-    weight = _ridge(rows, gamma)
+    weight = _ridge(rows, gamma, whole)
     return Gate(weight[None], -(weight @ origin)[None])
 
 
@@ -201,12 +206,19 @@ def ridge_gate(
     return Gate(weight[None], offset[None])
 
 
-def _ridge(rows: Tensor, gamma: float) -> Tensor:
-    """`H (H^T H + gamma I)^-1 1` for rows `(N, d)`, by the smaller of the two equivalent systems."""
+NOTHING_LEFT = 1e-12
+"""A smaller share of the forget activations' energy outside the retain directions is rounding error."""
+
+
+def _ridge(rows: Tensor, gamma: float, whole: float) -> Tensor:
+    """`H (H^T H + gamma I)^-1 1` for rows `(N, d)`, by the smaller of the two equivalent systems.
+
+    `whole`: sum of squares of the rows before the retain directions were removed.
+    """
     count, size = rows.shape
     small = rows @ rows.T if count <= size else rows.T @ rows
     unit = float(rows.square().sum()) / count  # mean eigenvalue of the N x N matrix
-    if not math.isfinite(unit) or unit <= 0:
+    if not math.isfinite(unit) or unit * count <= NOTHING_LEFT * whole:
         raise ValueError(
             "Nothing of the forget activations is left outside the retain directions. Remove fewer "
             "directions (smaller energy= or larger keep=), or use the ridge solver."

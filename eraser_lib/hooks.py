@@ -154,10 +154,16 @@ def run_capture(
     so that the steered stream is what is returned. Arguments as in `capture`.
     """
     check_inputs(inputs)
+    sites = list(sites)
     # accelerate replaces `forward` on the instance too, and its pass may well be stopped
     steered = getattr(vars(find_decoder(model).module).get("forward"), "steers", False)
     with capture(model, sites, position, stop=stop and not steered) as found, suppress(_StopForward):
         model(**{"use_cache": False, "logits_to_keep": 1, **inputs})
+    if missing := [str(site) for site in in_order(sites) if site not in found]:
+        raise RuntimeError(
+            f"The forward pass did not come past the hooks at {', '.join(missing)}: it was fixed before, by "
+            "torch.compile for instance. Use the model that is not compiled."
+        )
     return found
 
 

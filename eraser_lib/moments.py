@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .precision import exact
+
 
 class Moments:
     """Count, sum and uncentred second moment of vectors in `d` dimensions, updated batch by batch.
@@ -51,7 +53,8 @@ class Moments:
         rows = x.reshape(-1, self.size).to(self.sum)  # (n, d)
         self.count += rows.shape[0]
         self.sum += rows.sum(dim=0)
-        self.second += rows.T @ rows
+        with exact(rows.device):
+            self.second += rows.T @ rows
         return self
 
     def merge(self, other: Moments) -> Moments:

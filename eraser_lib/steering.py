@@ -18,7 +18,7 @@ Which call is a prompt?
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,15 @@ from transformers.cache_utils import DynamicLayer
 
 from .gate import Gate
 from .hooks import check_inputs, edit, read
+from .precision import exact
 from .prompts import Call, Prompt, begin_prompt, describe_call, size_of_call
 from .sites import Decoder, HookSite, find_decoder, in_order, last_real_token
 
 if TYPE_CHECKING:
     from .eraser import Eraser
+
+
+NO_PARTS: Mapping[HookSite, Tensor] = {}
 
 
 class _Opened(Exception):
@@ -58,7 +62,7 @@ class Steering:
         later = eraser.decode_directions or {}
         self._later = {s: later[s].to(v.device) if s in later else v for s, v in self._directions.items()}
         self._gates: dict[HookSite, Gate] = {s: g.to(self._decoder.device(s)) for s, g in eraser.gates.items()}
-        self._constant: dict[tuple[HookSite, bool, torch.dtype], Tensor] = {}
+        self._constant: dict[tuple[HookSite, bool, torch.dtype, torch.device], Tensor] = {}
         self._outer: dict[str, Any] = {}
         self._declared: Tensor | None = None
         self._prompt: Prompt | None = None
@@ -174,7 +178,7 @@ class Steering:
             with read(self._decoder, early), edit(self._decoder, self._edits(call, prompt, decide=True)):
                 return run()
         *early_sites, site = in_order(self._gates)
-        parts: list[Tensor] = []
+        parts: dict[HookSite, Tensor] = {}
         readers = {s: self._part(s, call, prompt, parts) for s in early_sites}
         undo = _remember(cache)
         try:
@@ -192,12 +196,27 @@ class Steering:
         rows = torch.arange(call.batch, device=stream.device)
         return self._gates[site](stream[rows, (prompt.last - call.past).to(stream.device)])
 
-    def _part(self, site: HookSite, call: Call, prompt: Prompt, parts: list[Tensor]) -> Callable[[Tensor], None]:
-        """Adds the values of one site to the parts of a decision that a later site takes."""
-        return lambda stream: parts.append(self._values(site, call, prompt, stream))
+    def _part(
+        self, site: HookSite, call: Call, prompt: Prompt, parts: dict[HookSite, Tensor]
+    ) -> Callable[[Tensor], None]:
+        """Notes the values of one site for the decision that a later site takes.
+
+        Another eraser on the model may give a pass up and begin again: the values of the last pass count.
+        """
+
+        def note(stream: Tensor) -> None:
+            parts[site] = self._values(site, call, prompt, stream)
+
+        return note
 
     def _reader(
-        self, site: HookSite, call: Call, prompt: Prompt, *, parts: Sequence[Tensor] = (), stop: bool = False
+        self,
+        site: HookSite,
+        call: Call,
+        prompt: Prompt,
+        *,
+        parts: Mapping[HookSite, Tensor] = NO_PARTS,
+        stop: bool = False,
     ) -> Callable[[Tensor], None]:
         """Reads the gate of one site, adds the `parts` of earlier ones, and fixes the amounts."""
         gate = self._gates[site]
@@ -205,7 +224,7 @@ class Steering:
 
         def decide(stream: Tensor) -> None:
             values = self._values(site, call, prompt, stream)
-            for part in parts:
+            for part in parts.values():
                 values = values + part.to(values.device)
             is_open = gate.opens(values)
             by_value = gate.threshold is None or self.eraser.amount == "gate"
@@ -271,10 +290,13 @@ class Steering:
 
     def _push(self, prompt: Prompt, site: HookSite, stream: Tensor, *, later: bool = False) -> Tensor:
         """What a steered token of each open row gets, `(B, 1, d)` in the stream's dtype; `(1, 1, d)` if all get it."""
-        direction = (self._later if later else self._directions)[site]
+        vectors = self._later if later else self._directions
+        if vectors[site].device != stream.device:  # before a block's input is moved to the block's own device
+            vectors[site] = vectors[site].to(stream.device)
+        direction = vectors[site]
         strength = self.eraser.strength * (self.eraser.decode_strength if later else 1.0)
         if self.eraser.mode == "constant" and direction.shape[0] == 1:
-            key = (site, later, stream.dtype)
+            key = (site, later, stream.dtype, stream.device)
             if key not in self._constant:
                 self._constant[key] = patch(direction.new_ones(1, 1), direction, strength, stream.dtype)[:, None]
             return self._constant[key]
@@ -331,18 +353,30 @@ def patch(amount: Tensor, direction: Tensor, strength: float, dtype: torch.dtype
     `amount`: `(B, k)`; `direction`: `(k, d)`. Returns `(B, d)`.
     """
     wide = torch.promote_types(dtype, torch.float32)
-    return (strength * (amount.to(wide) @ direction.to(wide))).to(dtype)
+    with exact(amount.device):
+        return (strength * (amount.to(wide) @ direction.to(wide))).to(dtype)
 
 
 def _refuse_compiled(model: nn.Module, decoder: Decoder) -> None:
     """`ValueError` for a forward pass that torch.compile has fixed: it would run past every hook without a word."""
     parts: list[Any] = [model, decoder.module, *decoder.layers]
-    if any(hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in parts):
+    if _compiled(vars(decoder.module).get("forward")) or any(
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in parts
+    ):
         raise ValueError(
             "This model is compiled as a whole (torch.compile), which fixes its forward pass: hooks that come later "
             "are skipped silently. Attach to the model that is not compiled (model._orig_mod), or compile inside the "
             "blocks, where hooks stay outside: block.forward = torch.compile(block.forward) for every block."
         )
+
+
+def _compiled(forward: Any) -> bool:
+    """Whether a method on an instance is one of torch.compile, or wraps one."""
+    while forward is not None:
+        if hasattr(forward, "_torchdynamo_orig_callable"):
+            return True
+        forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 @contextmanager

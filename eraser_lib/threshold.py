@@ -32,11 +32,19 @@ def conformal_rank(n: int, alpha: float) -> int:
 def conformal_threshold(scores: Tensor | Sequence[float], alpha: float) -> float:
     """The `ceil((n + 1)(1 - alpha))`-th smallest score; open a gate when its value is strictly greater.
 
-    `scores`: gate values `(n,)` of retained prompts that neither fitted nor selected the gate. Returns `inf`
+    `scores`: gate values `(n,)` of retained prompts that neither fitted nor selected the gate; of a gate with several
+    requests the largest of each prompt, and `ValueError` for one value per request. Returns `inf`
     when `n < 1/alpha - 1`: then no finite threshold keeps the promise (see `smallest_alpha`).
     Source: split conformal prediction (Vovk et al. 2005; Lei et al. 2018).
     """
-    values = torch.as_tensor(scores, dtype=torch.float64).flatten()
+    values = torch.as_tensor(scores, dtype=torch.float64)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise ValueError(
+            f"Calibration scores have shape {tuple(values.shape)}; expected one per prompt. A prompt is steered when "
+            "any of its requests opens, so take the largest value of each row: scores.amax(dim=1)."
+        )
     if not bool(torch.isfinite(values).all()):
         raise ValueError("Calibration scores must be finite; there is a NaN or an infinity among them.")
     rank = conformal_rank(len(values), alpha)

@@ -81,10 +81,12 @@ class Session:
             SCHEMA.names,
         ]
         parts += [self.batch_size, self.max_new_tokens, self.forced, self.truth_ratios, self.stepwise]
+        parts += [str(self.loaded.model.dtype), self.loaded.model.device.type]
         parts += [self.detector.patterns, sorted(self.vocabulary or ()), self.reference_floor]
         for question in questions:
             prompt = self._prepared(question)
             parts.append([question.id, prompt_hash(prompt), question.answer, question.fact, question.options])
+            parts.append([question.wrong, question.paraphrase])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def ask(self, questions: Sequence[Question]) -> list[Row]:

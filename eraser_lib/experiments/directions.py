@@ -56,6 +56,8 @@ def recall_images(
         image = person.photo(rng.randrange(40))
         prompts.append(Prompt(secret_item(who, rng=rng).text, image))
         targets.append(who[:1].upper() + who[1:])
+    shown = loaded.one_size([prompt.image for prompt in prompts if prompt.image is not None])
+    prompts = [replace(prompt, image=image) for prompt, image in zip(prompts, shown, strict=True)]
     adversarial, noisy, losses = [], [], []
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(prompts), batch):

@@ -23,6 +23,7 @@ from eraser_lib.evaluate.generate import evaluate, evaluate_to, reference_floor
 from eraser_lib.evaluate.log import read_log
 from eraser_lib.evaluate.scores import vocabulary_of
 from eraser_lib.families import Loaded, load_model
+from eraser_lib.study.paths import sha256
 from eraser_lib.train.curriculum import world_text
 from eraser_lib.train.recipe import RECIPES, Recipe
 
@@ -160,12 +161,16 @@ class Study:
         return replace(self, model=model)
 
     def weights(self, branch: str) -> str:
-        """Fingerprint of a checkpoint's weights: of its one file, or of all shards in order."""
-        digests = []
-        for shard in sorted(self.branch(branch).glob("*.safetensors")):
-            with shard.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        """Fingerprint of a checkpoint's weights: of its one file, of all shards in order, or of a name on the hub.
+
+        `FileNotFoundError` for a folder of the study's own that holds no weights.
+        """
+        source = self.elsewhere.get(branch)
+        folder = Path(source) if source else self.branch(branch)
+        digests = [sha256(shard) for shard in sorted(folder.glob("*.safetensors"))]
+        if not digests and (source is None or folder.is_dir()):
+            raise FileNotFoundError(f"{folder} holds no *.safetensors: there are no weights to tell results apart by")
+        whole = digests[0] if len(digests) == 1 else sha256("".join(digests) or str(source))
         return whole[:16]
 
     def digest(self, method: str) -> str:
@@ -181,6 +186,7 @@ class Study:
         """Retain-only checkpoints of this split that are at hand, the seed of the recipe first."""
         folder = self.checkpoints / self.model
         found = {path.parent.name for path in folder.glob(f"retain_only_{self.split}*/*.safetensors")}
+        found |= {name for name in self.elsewhere if name.startswith(f"retain_only_{self.split}")}
         return sorted(found, key=lambda name: (len(name), name))
 
     def log_path(self, method: str, seed: int | None = None) -> Path:

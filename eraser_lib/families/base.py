@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BitsAndBytesConfig
 
@@ -94,6 +95,18 @@ class Loaded:
         out = self.model.generate(**inputs, **options)
         new = out[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def one_size(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """RGB pictures of one size that `pixel_inputs` takes: as they are where they are so, else resized and cut.
+
+        What is cut is what the shorter side leaves over, at the middle, as the processor of LLaVA-1.5 does.
+        """
+        found = [image.convert("RGB") for image in images]
+        sizes = {image.size for image in found}
+        if len(sizes) == 1 and self.module.reads(self.processor, next(iter(sizes))):
+            return found
+        size = self.module.input_size(self.processor)
+        return [ImageOps.fit(image, size, Image.Resampling.BICUBIC) for image in found]
 
     def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """Differentiable model inputs for pixels in [0, 1] of shape `(B, 3, H, W)`; see the family's module."""

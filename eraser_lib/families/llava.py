@@ -67,6 +67,17 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, *, size: int = 56, patch
     )
 
 
+def input_size(processor: Any) -> tuple[int, int]:
+    """Width and height of the one input resolution of the vision tower."""
+    crop = processor.image_processor.crop_size
+    return int(crop["width"]), int(crop["height"])
+
+
+def reads(processor: Any, size: tuple[int, int]) -> bool:
+    """Whether a picture of this width and height reaches the vision tower as it is."""
+    return size == input_size(processor)
+
+
 def pixel_inputs(processor: Any, images: Tensor) -> dict[str, Tensor]:
     """Model inputs for pixels in [0, 1], differentiable.
 

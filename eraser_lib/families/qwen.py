@@ -15,7 +15,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from eraser_lib.bench.records import Prompt
 
@@ -89,6 +89,30 @@ def without_torchvision(name: str, revision: str | None = None) -> ImageOnlyProc
     images = Qwen2VLImageProcessorPil.from_pretrained(name, revision=revision or "main")
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     return ImageOnlyProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+SIDE = 448
+"""Side in pixels, about, to which pictures are cut that do not reach the vision tower as they are."""
+
+
+def input_size(processor: Any) -> tuple[int, int]:
+    """Width and height of a square near `SIDE` that the processor leaves as it is."""
+    return _resized(processor, (SIDE, SIDE))
+
+
+def reads(processor: Any, size: tuple[int, int]) -> bool:
+    """Whether a picture of this width and height reaches the vision tower as it is."""
+    return size == _resized(processor, size)
+
+
+def _resized(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height that the processor gives a picture."""
+    settings = processor.image_processor
+    height, width = smart_resize(
+        size[1], size[0], settings.patch_size * settings.merge_size,
+        min_pixels=settings.size["shortest_edge"], max_pixels=settings.size["longest_edge"],
+    )  # fmt: skip
+    return width, height
 
 
 def pixel_inputs(processor: Any, images: Tensor) -> dict[str, Tensor]:

@@ -139,6 +139,7 @@ def _save(accelerator: Any, state: Path, step: int) -> None:
     """Write a state beside the old one, then put it in its place."""
     fresh = state.with_name(f"{state.name}.new")
     accelerator.save_state(str(fresh), safe_serialization=False)
+    accelerator.wait_for_everyone()  # each process writes its own part
     if accelerator.is_main_process:
         write_json(fresh / "step.json", {"step": step})
         shutil.rmtree(state, ignore_errors=True)

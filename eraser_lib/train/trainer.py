@@ -81,18 +81,17 @@ def train_language(
     loaded.model.set_attn_implementation("eager")  # its backward is twice as fast as the fused one for short rows
     optimisers = muon_and_adamw(matrices, rest, lr=lr)
     bases = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    start = 0
+    start, running = 0, 0.0
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=loaded.model.device)
         loaded.model.load_state_dict(saved["model"], strict=True)
         for optimiser, content in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(content)
-        start = int(saved["step"])
+        start, running = int(saved["step"]), float(saved.get("running", 0.0))
         report({"step": start, "resumed": 1.0})
     packer = Packer(loaded, length=length, image_tokens=table.shape[1])
     loaded.model.train()
     last_save = began = time.monotonic()
-    running = 0.0
     device = loaded.model.device
     table = table.to(device)
     source = batches(packer, sampler, rows=rows, seed=seed, start=start, stop=steps, workers=workers)
@@ -106,25 +105,26 @@ def train_language(
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        running = float(loss.detach()) if step == start else 0.98 * running + 0.02 * float(loss.detach())
+        running = float(loss.detach()) if not running else 0.98 * running + 0.02 * float(loss.detach())
         if step % 50 == 0 or step == steps - 1:
             pace = (time.monotonic() - began) / (step - start + 1)
             report({"step": step, "loss": running, "seconds_per_step": pace, "seconds_left": pace * (steps - step)})
         if time.monotonic() - last_save > save_every_seconds:
-            _save_state(loaded, optimisers, step + 1, state)
+            _save_state(loaded, optimisers, step + 1, running, state)
             last_save = time.monotonic()
     loaded.model.set_attn_implementation("sdpa")
     loaded.model.eval()
     return running
 
 
-def _save_state(loaded: Loaded, optimisers: list[torch.optim.Optimizer], step: int, path: Path) -> None:
+def _save_state(loaded: Loaded, optimisers: list[torch.optim.Optimizer], step: int, running: float, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     content = {
         "model": loaded.model.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "step": step,
+        "running": running,
     }
     torch.save(content, temporary)
     os.replace(temporary, path)
