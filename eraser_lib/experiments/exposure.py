@@ -2,14 +2,18 @@
 
 A retain-only model treats a forgotten person like a stranger. A method that makes them stand out has published the list
 of requests. Each signal is turned into one number per person, and the AUC says how often an erased person's number is
-above that of somebody else. Source: the study's protocol, section 9.
+above that of somebody else. A mean or a maximum over many questions is not comparable with one over few, so that of
+everybody as many questions count as of somebody of the other side. Source: the study's protocol, section 9.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+
+import numpy as np
 import pandas as pd
 
-from eraser_lib.evaluate.separation import auc_interval
+from eraser_lib.evaluate.separation import auc
 
 SIGNALS: dict[str, tuple[str, str, float]] = {
     "refusals": ("refusal", "mean", 1.0),
@@ -24,6 +28,11 @@ noise would see; the gate's value needs the artifact and the model."""
 OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllmeraser_published", "detector")}
 """Methods that have the signal at all; the others do by everybody."""
 CONTROLS = ("stranger", "retain")
+CELL = ["modality", "task"]
+DRAWS = 300
+"""So often the questions that count, and for the interval the people, are drawn."""
+Values = Mapping[tuple[Hashable, ...], np.ndarray]
+"""Kind of question (`CELL`) -> values of a person's answers."""
 
 
 def exposures(logs: pd.DataFrame) -> pd.DataFrame:
@@ -33,8 +42,9 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
         logs: rows of one model and split; the first seed of a method counts. Erased people are those of `test`.
 
     Returns:
-        Columns `method, signal, against` (who is not erased: `stranger` or `retain`), `auc` (0.5 tells nothing),
-        `ci_low, ci_high`, `erased` and `others` (people).
+        Columns `method, signal, against` (who is not erased: `stranger` or `retain`), `auc` (0.5 tells nothing; mean
+        over draws of the questions that count), `ci_low, ci_high` (over people and draws), `erased` and `others`
+        (people), `questions` (mean number a person that count).
     """
     rows = []
     for method, own in logs.groupby("method", sort=False):
@@ -42,17 +52,72 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
         for signal, (column, how, sign) in SIGNALS.items():
             if method not in OWNERS.get(signal, (method,)) or own[column].isna().all():
                 continue
-            found = {
-                subset: sign * own[own["subset"] == subset].groupby("person")[column].agg(how).astype(float)
-                for subset in ("test", *CONTROLS)
-            }
+            found = {subset: _by_person(own[own["subset"] == subset], column, sign) for subset in ("test", *CONTROLS)}
             for control in CONTROLS:
-                erased, others = (found[name].dropna().to_numpy() for name in ("test", control))
-                if not len(erased) or not len(others):
+                erased, others = found["test"], found[control]
+                if not erased or not others:
                     continue
-                value = auc_interval(erased, others, range(len(erased)), range(len(others)))
+                value, low, high, questions = _matched(erased, others, how)
                 rows.append({
-                    "method": method, "signal": signal, "against": control, "auc": value.value, "ci_low": value.low,
-                    "ci_high": value.high, "erased": len(erased), "others": len(others),
+                    "method": method, "signal": signal, "against": control, "auc": value, "ci_low": low,
+                    "ci_high": high, "erased": len(erased), "others": len(others), "questions": questions,
                 })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows against strangers; where a benchmark has none, those against retained people."""
+    strangers = table[table["against"] == "stranger"]
+    return table if strangers.empty else strangers
+
+
+def _by_person(rows: pd.DataFrame, column: str, sign: float) -> list[Values]:
+    """The signed values of every person's answers, by kind of question."""
+    rows = rows.dropna(subset=[column, "person"])
+    return [
+        {cell: sign * answers[column].to_numpy(float) for cell, answers in own.groupby(CELL)}
+        for _, own in rows.groupby("person")
+    ]
+
+
+def _matched(erased: list[Values], others: list[Values], how: str) -> tuple[float, float, float, float]:
+    """AUC, its interval, and the questions a person, with as many questions of each kind on both sides.
+
+    In every draw each person of the side with more questions meets a random one of the other, and as many questions
+    of each kind are drawn as were asked about that one.
+    """
+    rng = np.random.default_rng(0)
+    sides = [erased, others]
+    counts = [np.mean([sum(map(len, person.values())) for person in side]) for side in sides]
+    many = int(counts[1] > counts[0])
+    few = [_one(person, how) for person in sides[1 - many]]
+    found, spread, asked = [], [], []
+    for _ in range(DRAWS):
+        drawn = []
+        for person in sides[many]:
+            chosen = _like(person, sides[1 - many][rng.integers(len(few))], rng)
+            if chosen.size:
+                drawn.append(getattr(np, how)(chosen))
+                asked.append(chosen.size)
+        if not drawn:
+            continue
+        pair = [np.array(drawn), np.array(few)]
+        positive, negative = pair if many == 0 else pair[::-1]
+        found.append(auc(positive, negative))
+        spread.append(auc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))))
+    low, high = np.percentile(spread, [2.5, 97.5])
+    return float(np.mean(found)), float(low), float(high), float(np.mean(asked))
+
+
+def _one(person: Values, how: str) -> float:
+    return float(getattr(np, how)(np.concatenate(list(person.values()))))
+
+
+def _like(person: Values, other: Values, rng: np.random.Generator) -> np.ndarray:
+    """Values of one person's answers, as many of each kind as the other has, where there are so many."""
+    parts = [
+        rng.choice(person[cell], min(len(values), len(person[cell])), replace=False)
+        for cell, values in other.items()
+        if cell in person
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)

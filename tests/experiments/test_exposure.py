@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from eraser_lib.experiments.exposure import exposures
+from eraser_lib.experiments.exposure import exposures, shown
 
 
 def rows(method: str, subset: str, shares: list[float], **columns: float) -> list[dict[str, object]]:
@@ -13,6 +14,7 @@ def rows(method: str, subset: str, shares: list[float], **columns: float) -> lis
     return [
         {
             "method": method, "seed": 0, "subset": subset, "person": f"{subset}{number}",
+            "modality": "qa", "task": "cloze",
             "refusal": question < 4 * share,
             "gibberish": False, "answer_prob": 0.2, "opened": None, "gate_value": None, **columns,
         }
@@ -63,3 +65,31 @@ def test_one_seed_counts_and_other_methods_have_no_gate() -> None:
     table = found(rows("npo", "test", [0.0], opened=1.0), later, rows("npo", "stranger", [0.0], opened=0.0))
     assert table.loc[("npo", "refusals", "stranger"), "auc"] == 0.5
     assert "second prefill" not in table.index.get_level_values("signal")
+
+
+@pytest.mark.parametrize("signal", ["refusals", "gate value"])
+def test_more_questions_tell_nothing_by_themselves(signal: str) -> None:
+    """Everybody is treated alike; about the erased six times as many questions were asked."""
+    generator = np.random.default_rng(0)
+
+    def asked(subset: str, people: int, questions: int) -> list[dict[str, object]]:
+        return [
+            row | {"refusal": bool(generator.random() < 0.05), "gate_value": float(generator.normal())}
+            for row in rows("mllmeraser", subset, [0.0] * people) * questions
+        ]
+
+    table = found(asked("test", 60, 9), asked("stranger", 120, 1))
+    row = table.loc[("mllmeraser", signal, "stranger")]
+    assert row["auc"] == pytest.approx(0.5, abs=0.08) and row["ci_low"] < 0.5 < row["ci_high"]
+    assert row["questions"] == 4
+    again = found(asked("test", 120, 1), asked("stranger", 60, 9)).loc[("mllmeraser", signal, "stranger")]
+    assert again["auc"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_where_there_are_no_strangers_retained_people_are_shown() -> None:
+    table = exposures(pd.DataFrame(rows("npo", "test", [1.0]) + rows("npo", "retain", [0.0])))
+    assert set(shown(table)["against"]) == {"retain"}
+    both = exposures(
+        pd.DataFrame(rows("npo", "test", [1.0]) + rows("npo", "retain", [0.0]) + rows("npo", "stranger", [0.0]))
+    )
+    assert set(shown(both)["against"]) == {"stranger"}
