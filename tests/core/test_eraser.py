@@ -187,3 +187,36 @@ def test_combine_gives_rank_two_and_keeps_both_requests() -> None:
     assert [r["seed"] for r in both.metadata["requests"]] == [0, 10]
     with pytest.raises(ValueError, match="same hook sites"):
         combine([fitted(0), Eraser(directions={EARLY: torch.ones(1, 32)}, mode="constant")])
+
+
+def test_combine_refuses_what_would_be_lost() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        combine([])
+    with pytest.raises(ValueError, match=r"settings agree; strength is \['-5.0', '1.0'\]"):
+        combine([fitted(0), fitted(1).with_(strength=-5.0)])
+    one, other = (fitted(0, metadata={"config_hash": name}) for name in ("a", "b"))
+    with pytest.raises(ValueError, match="one configuration"):
+        combine([one, other])
+    assert combine([fitted(0), one]).metadata["config_hash"] == "a", "what protects one protects both"
+
+
+def test_tensors_at_several_places_are_saved(tmp_path) -> None:
+    one, gate = torch.randn(1, 32), Gate(torch.randn(1, 32), torch.zeros(1))
+    shared = {EARLY: one, SITE: one}
+    for number, eraser in enumerate((
+        Eraser(directions=shared, mode="constant"),
+        Eraser(directions=shared, decode_directions=shared, mode="constant", scope="prompt+generation"),
+        Eraser(directions=shared, gates={EARLY: gate, SITE: gate}, mode="gated"),
+    )):  # fmt: skip
+        eraser.save_pretrained(tmp_path / str(number))
+        assert same(eraser, Eraser.from_pretrained(tmp_path / str(number)))
+
+
+def test_a_refused_save_leaves_the_older_files_whole(tmp_path) -> None:
+    good = fitted(0)
+    good.save_pretrained(tmp_path)
+    with pytest.raises(ValueError):
+        fitted(1, metadata={"loss": float("nan")}).save_pretrained(tmp_path)
+    assert same(good, Eraser.from_pretrained(tmp_path))
+    with pytest.raises(ValueError, match=r"strength is nan; it must be a finite number"):
+        good.with_(strength=float("nan"))

@@ -188,3 +188,26 @@ def test_a_split_gate_adds_up_to_the_joined_one() -> None:
     assert [part.threshold is None for part in parts] == [True, True, False]
     with pytest.raises(ValueError, match="no 5 equal parts"):
         gate.split(5)
+
+
+@pytest.mark.parametrize("options", [{"keep": 0.005}, {"energy": 0.99999}])
+def test_hard_gate_says_when_nothing_is_left(options: dict[str, float]) -> None:
+    """Rounding leaves a little of what lies within the retain directions; a gate fitted on that would be noise."""
+    g = torch.Generator().manual_seed(0)
+    retain = Moments.of(torch.randn(500, 64, generator=g, dtype=torch.float64) + 1)
+    with pytest.raises(ValueError, match="Nothing of the forget activations is left"):
+        hard_gate(torch.randn(5, 64, generator=g, dtype=torch.float64), retain, **options)
+
+
+def test_autocast_takes_no_precision() -> None:
+    g = torch.Generator().manual_seed(0)
+    gate, h = Gate(torch.randn(2, 64, generator=g), torch.zeros(2)), torch.randn(9, 64, generator=g)
+    with torch.autocast("cpu", torch.bfloat16):
+        values, moments = gate(h), Moments.of(h, dtype=torch.float32)
+        assert (h @ gate.weight.T).dtype == torch.bfloat16, "autocast is on"
+    assert torch.equal(values, gate(h)) and torch.equal(moments.second, Moments.of(h, dtype=torch.float32).second)
+
+
+def test_a_threshold_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="would never open"):
+        Gate(torch.ones(1, 4), torch.zeros(1)).with_threshold(float("nan"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -589,3 +590,39 @@ def test_what_is_added_to_closed_rows_leaves_every_bit() -> None:
         added = wide + _only(torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=wide.dtype))
         assert added.dtype == wide.dtype
         assert bytes(added.untyped_storage()) == bytes(wide.untyped_storage())
+
+
+def test_a_decision_over_several_blocks_counts_each_once_where_another_repeats_the_pass(tiny32) -> None:
+    inputs = tiny32.inputs()
+    gates = {HookSite(1): Gate(vector(1), torch.zeros(1)), HookSite(3): Gate(vector(2), torch.zeros(1))}
+    gates[HookSite(3)] = gates[HookSite(3)].with_threshold(NOTHING)
+    joined = Eraser(directions={HookSite(0): vector(3)}, gates=gates, mode="two_pass")
+    again = eraser(strength=0.0)  # opens for everything, and so prefills twice
+    with joined.attach(tiny32.model) as handle:
+        tiny32.logits(inputs)
+    alone = handle.gate_values[HookSite(3)]
+    for first, second in ((again, joined), (joined, again)):
+        with first.attach(tiny32.model) as one, second.attach(tiny32.model) as two:
+            tiny32.logits(inputs)
+        assert torch.equal((two if second is joined else one).gate_values[HookSite(3)], alone)
+
+
+def test_a_compiled_decoder_is_refused_and_no_capture_is_empty(tiny32, monkeypatch) -> None:
+    decoder = find_decoder(tiny32.model).module
+    monkeypatch.setattr(decoder, "forward", torch.compile(decoder.forward, backend="eager"), raising=False)
+    with pytest.raises(ValueError, match="compiled"), eraser().attach(tiny32.model):
+        pass
+    monkeypatch.undo()
+
+    past = copy.deepcopy(decoder)  # a pass that comes by no block that has a hook
+    monkeypatch.setattr(decoder, "forward", past.forward, raising=False)
+    with pytest.raises(RuntimeError, match="did not come past the hooks at 2.output"):
+        run_capture(tiny32.model, tiny32.inputs(), [DECISION])
+
+
+def test_a_stream_that_is_still_on_another_device_gets_its_push_there(tiny32) -> None:
+    with eraser("constant").attach(tiny32.model) as handle:
+        tiny32.logits(tiny32.inputs())
+        stream = torch.zeros(2, 3, 32, device="meta")
+        site = STEERED[1]
+        assert handle._push(handle._prompt, site, stream).device.type == "meta"

@@ -86,3 +86,11 @@ def test_errors() -> None:
         calibrate({"a": [1.0]}, 0.1, people={"b": ["x"]})
     with pytest.raises(ValueError, match="level"):
         open_rate_band(10, 0.1, level=2)
+
+
+def test_several_values_of_a_prompt_are_refused() -> None:
+    """A prompt opens when any of its requests does: flattened, their values would promise too much."""
+    scores = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"shape \(200, 4\); expected one per prompt.*amax"):
+        conformal_threshold(scores, 0.05)
+    assert conformal_threshold(scores[:, :1], 0.05) == conformal_threshold(scores[:, 0], 0.05)

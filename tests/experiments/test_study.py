@@ -33,6 +33,18 @@ def test_weights_are_told_by_one_file_or_by_all_shards(tmp_path: Path) -> None:
     assert study.retain_only() == ["retain_only_5", "retain_only_5_seed1"]
 
 
+def test_weights_from_elsewhere_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"weights")
+    elsewhere = {"vanilla": str(tmp_path / "mine"), "retain_only_5": "somebody/retained"}
+    study = Study(preset="toy", model="llava", split=5, checkpoints=tmp_path / "none", elsewhere=elsewhere)
+    assert study.weights("vanilla") == hashlib.sha256(b"weights").hexdigest()[:16]
+    assert study.weights("retain_only_5") == hashlib.sha256(b"somebody/retained").hexdigest()[:16]
+    assert study.retain_only() == ["retain_only_5"]
+    with pytest.raises(FileNotFoundError, match="holds no"):
+        study.weights("base")
+
+
 def test_a_branch_may_come_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(opened, "load_model", lambda source, **options: asked.append((source, options["dtype"])))

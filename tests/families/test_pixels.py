@@ -96,3 +96,16 @@ def test_an_attack_counts_on_what_the_file_holds(loaded: Loaded, prompts: list[P
     with torch.no_grad():
         from_file = loaded.model(**loaded.encode([reread], [target])).loss
     assert float(from_file) == pytest.approx(float(attack.losses[-1]), abs=1e-4)
+
+
+def test_pictures_of_any_size_are_brought_to_one_that_the_model_reads(
+    loaded: Loaded, images: list[Image.Image]
+) -> None:
+    assert [np.asarray(a).tolist() for a in loaded.one_size(images)] == [np.asarray(b).tolist() for b in images]
+    mixed = [Image.new("RGB", size, (200, 10, 10)) for size in ((100, 130), (300, 200), (37, 37))]
+    for given in (mixed, mixed[:1], [Image.new("L", (112, 112))]):
+        shown = loaded.one_size(given)
+        assert {image.mode for image in shown} == {"RGB"} and len({image.size for image in shown}) == 1
+        encoded = loaded.encode([Prompt("What is this?", image) for image in shown])
+        ours = loaded.pixel_inputs(to_tensor(shown))["pixel_values"]
+        assert torch.allclose(encoded["pixel_values"], ours, atol=1e-5), "the processor leaves them as they are"
