@@ -616,7 +616,7 @@ def test_a_compiled_decoder_is_refused_and_no_capture_is_empty(tiny32, monkeypat
 
     past = copy.deepcopy(decoder)  # a pass that comes by no block that has a hook
     monkeypatch.setattr(decoder, "forward", past.forward, raising=False)
-    with pytest.raises(RuntimeError, match="did not come past the hooks at 2.output"):
+    with pytest.raises(RuntimeError, match=r"did not come past the hooks at 2\.output"):
         run_capture(tiny32.model, tiny32.inputs(), [DECISION])
 
 
