@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -28,7 +29,7 @@ class ResultsCost(ResultsDirective):
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and the machine with its versions."""
-        folder = results.root.resolve().parent
+        folder = Path(self.env.srcdir) / "results"  # beside the reference, whichever run the book shows
         table, manifest = folder / "cost.csv", folder / "cost.json"
         if not table.is_file() or not manifest.is_file():
             raise MissingResult(f"{table} or its manifest cost.json; run python -m benchmarks.cost")

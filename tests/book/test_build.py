@@ -122,7 +122,7 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
 def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: Path, tmp_path: Path) -> None:
     broken = tmp_path / "repository"
     shutil.copytree(book_copy, broken, symlinks=True, ignore=shutil.ignore_patterns("_build"))
-    run = broken / "results" / "fixture"
+    run = broken / "runs" / "fixture"
     failed = fixture_notebook(exception=True)
     failed["cells"][1]["outputs"] = [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}]
     (run / "notebooks" / "llava-5-04_gate.ipynb").write_text(json.dumps(failed))
