@@ -90,11 +90,12 @@ def adopt(preset: Preset) -> list[str]:
     found = {path for pattern in preset.from_reference for path in reference.path.glob(pattern) if path.is_file()}
     wanted = {path.relative_to(reference.path).as_posix(): path for path in sorted(found)}
     for name, digest in list(adopted.items()):
-        made_here = (run.path / name).is_file() and sha256(run.path / name) != digest
-        if made_here or name not in wanted:
+        path = run.path / name
+        if path.is_file() and sha256(path) != digest:
             del adopted[name]
-        if name not in wanted and not made_here:
-            (run.path / name).unlink(missing_ok=True)
+        elif name not in wanted:
+            path.unlink(missing_ok=True)
+            del adopted[name]
     for name, source in wanted.items():
         target = run.path / name
         if name in adopted or not target.exists():
