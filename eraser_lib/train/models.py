@@ -62,17 +62,17 @@ def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu"
     for number in range(recipe.letter_rounds):
         letters = work / f"letters-{number}"
         if not (letters / "model.safetensors").exists():
-            loss = _stage(
-                loaded, letters.name, teacher, table, recipe, work, recipe.letter_steps, cooldown=0.1,
-                sampler="letters", seed=recipe.seed + number, workers=workers,
+            _stage(
+                loaded, letters.name, teacher, table, recipe, work, recipe.letter_steps, into=letters, half=False,
+                cooldown=0.1, sampler="letters", seed=recipe.seed + number, workers=workers,
             )  # fmt: skip
-            save_model(loaded, letters, half=False)
-            (letters / "loss.json").write_text(json.dumps(loss))
         loaded = load_model(letters, device=device)
         if json.loads((letters / "loss.json").read_text()) < recipe.letter_loss:
             break
-    _stage(loaded, "base", teacher, table, recipe, work, recipe.base_steps, cooldown=0.2, workers=workers)
-    save_model(loaded, target, half=False)
+    _stage(
+        loaded, "base", teacher, table, recipe, work, recipe.base_steps, into=target, half=False, cooldown=0.2,
+        workers=workers,
+    )  # fmt: skip
     return target
 
 
@@ -110,10 +110,9 @@ def train_branch(
     facts = work / f"{name}-facts"
     if not (facts / "model.safetensors").exists():
         _stage(
-            loaded, name, teacher, table, recipe, work, recipe.people_steps, cooldown=0.0, sampler="people", seed=last,
-            workers=workers,
+            loaded, name, teacher, table, recipe, work, recipe.people_steps, into=facts, half=False, cooldown=0.0,
+            sampler="people", seed=last, workers=workers,
         )  # fmt: skip
-        save_model(loaded, facts, half=False)
     logs = [work / "base.jsonl", work / f"{name}.jsonl"]
     done = facts
     which = list(FAMILIES).index(family)
@@ -131,8 +130,9 @@ def train_branch(
         logs.append(work / f"{made.name}.jsonl")
         if not (made / "model.safetensors").exists():
             loaded = load_model(done, device=device)
-            _stage(loaded, made.name, teacher, table, recipe, work, steps, workers=workers, **options)
-            save_model(loaded, made, half=True)
+            _stage(
+                loaded, made.name, teacher, table, recipe, work, steps, into=made, half=True, workers=workers, **options
+            )
         done = made
     loaded = load_model(done, device=device)
     save_model(loaded, target, half=True)
@@ -154,9 +154,10 @@ def pictures(
 
 def _stage(
     loaded: Loaded, name: str, teacher: Teacher, table: Tensor, recipe: Recipe, work: Path, steps: int, *,
-    cooldown: float, sampler: str | None = None, seed: int | None = None, guided: bool = False,
-    workers: int = 0,
-) -> float:  # fmt: skip
+    into: Path, half: bool, cooldown: float, sampler: str | None = None, seed: int | None = None,
+    guided: bool = False, workers: int = 0,
+) -> None:  # fmt: skip
+    """Train one stage and save its model, with its loss, in `into`; a stage cut off anywhere is taken up again."""
     state = work / f"{name}.state"
     log = work / ("base.jsonl" if name == "base" or name.startswith("letters") else f"{name}.jsonl")
     loss = train_language(
@@ -164,8 +165,8 @@ def _stage(
         lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
         cooldown=cooldown, guided=guided, workers=workers,
     )  # fmt: skip
-    state.unlink(missing_ok=True)
-    return loss
+    save_model(loaded, into, half=half, loss=loss)
+    state.unlink(missing_ok=True)  # last: until the model lies there, the state is all that is left of the stage
 
 
 def new_model(family: str, recipe: Recipe) -> Loaded:
@@ -177,8 +178,11 @@ def new_model(family: str, recipe: Recipe) -> Loaded:
     return Loaded(module.MODEL_CLASS(config).eval(), module.build_processor(tokenizer), family)
 
 
-def save_model(loaded: Loaded, folder: Path, *, half: bool) -> None:
-    """Write weights (float16 if `half`), configuration and tokenizer; the folder appears only when it is whole."""
+def save_model(loaded: Loaded, folder: Path, *, half: bool, loss: float | None = None) -> None:
+    """Write weights (float16 if `half`), configuration and tokenizer; the folder appears only when it is whole.
+
+    `loss` is kept beside them, for the stages that decide by it whether to go on.
+    """
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     # a copy is halved: the rotary frequencies of the model in memory would not come back with its weights
@@ -186,6 +190,8 @@ def save_model(loaded: Loaded, folder: Path, *, half: bool) -> None:
     model.save_pretrained(temporary)
     loaded.tokenizer.save_pretrained(temporary)
     (temporary / "tiny.json").write_text(json.dumps({"family": loaded.family}))
+    if loss is not None:
+        (temporary / "loss.json").write_text(json.dumps(loss))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     AutoTokenizer.from_pretrained(folder)  # fails here rather than at the user's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,37 @@ def test_a_finished_model_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     assert models.train_base("llava", MICRO, tmp_path).name == "base"
     assert models.train_branch("llava", "vanilla", MICRO, tmp_path).name == "vanilla"
     assert models.train_branch("llava", "retain_only_5", MICRO, tmp_path, seed=3).name == "retain_only_5_seed3"
+
+
+def test_a_stage_that_could_not_be_saved_is_taken_up_again(
+    school: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state outlives the training until its model lies there; the loss appears together with the model."""
+    state = tmp_path / "letters-0.state"
+
+    def trained(*_: object, state: Path, **__: object) -> float:
+        state.write_bytes(b"all but finished")
+        return 0.25
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    def stage() -> None:
+        models._stage(
+            school.loaded, "letters-0", None, None, MICRO, tmp_path, 1, into=tmp_path / "letters-0", half=False,
+            cooldown=0.1, sampler="__class__",
+        )  # fmt: skip
+
+    monkeypatch.setattr(models, "train_language", trained)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(school.loaded.tokenizer), "save_pretrained", full)
+        with pytest.raises(OSError, match="disk full"):
+            stage()
+    assert state.exists()
+    assert not (tmp_path / "letters-0").exists()
+    stage()
+    assert not state.exists()
+    assert json.loads((tmp_path / "letters-0" / "loss.json").read_text()) == 0.25
 
 
 def test_an_unknown_branch_is_an_error(tmp_path: Path) -> None:
