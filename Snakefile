@@ -37,7 +37,7 @@ rule notebook:
     threads: 1
     resources:
         mem_mb=lambda wildcards: JOBS[wildcards.job].memory_mb,
-        gpu=int(PRESET.device == "cuda"),
+        gpu=lambda wildcards: int(PRESET.device == "cuda" and JOBS[wildcards.job].on_device),
         # minutes; more of them with each attempt, where a profile allows several
         runtime=lambda wildcards, attempt: attempt * max(10, int(4 * JOBS[wildcards.job].minutes)),
     shell:

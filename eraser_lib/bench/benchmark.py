@@ -2,7 +2,7 @@
 
 A written benchmark cannot be asked for further wordings and pictures, so its questions are divided: of everybody's
 questions in `Full_Set` each second one (of its task and kind) is asked, in the forget column or while choosing; gates
-are fitted on the others and on the profile. What `Test_Set` asks as well leaves the fit.
+are fitted on the others and on the profile, which `ft_Data` holds. What `Test_Set` asks as well leaves the fit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import pandas as pd
 
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.documented import ASKED, CELEBRITIES, FITTED, STRANGERS
+from eraser_lib.bench.mllmu import FULL
 from eraser_lib.bench.protocols import PROTOCOLS, ZERO_SHOT, Protocol
-from eraser_lib.bench.reader import COLUMNS, plain_cell
+from eraser_lib.bench.reader import COLUMNS, PROFILE, TASKS, plain_cell
 from eraser_lib.bench.world import SHARES
 
-PEOPLE, TEST = "Full_Set", "Test_Set"
-TASKS = COLUMNS[2:]
+TEST = "Test_Set"
+BIOGRAPHY = "biography"
+"""Column of the hub's files: who somebody is, `Name` first."""
 
 
 def write_benchmark(
@@ -40,27 +42,37 @@ def write_benchmark(
         protocol: the prompts, without examples.
 
     Returns:
-        What `world.json` says: `content_hash`, `protocol`, `seed`, `people`, `forget`, `dev`, and `dropped`, the
-        questions that left the fit because the test set asks them.
+        What `world.json` says: `content_hash`, `protocol`, `seed`, `people`, `forget`, `dev`, `dropped`, how many
+        questions left the fit because the test set asks them, and `left_out`, for each part the questions that cannot
+        be asked.
 
     Raises:
         FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`.
-        ValueError: the protocol shows examples; or the forget sets are no part of `Full_Set`.
+        ValueError: the protocol shows examples; the forget sets are no part of `Full_Set`; or most people have no
+            profile.
     """
     if protocol.shots:
         raise ValueError(
             f"protocol {protocol.name} shows examples, which the study's own questions have not; use one of "
             f"{', '.join(p.name for p in PROTOCOLS.values() if not p.shots)}, or eraser_lib.bench.mllmu.questions"
         )
-    full, test, celebrities = (_part(source, name, revision) for name in (PEOPLE, TEST, CELEBRITIES))
+    full, test, celebrities = (_part(source, name, revision) for name in (FULL, TEST, CELEBRITIES))
+    left_out = {
+        name: frame.attrs["left_out"] for name, frame in ((FULL, full), (TEST, test), (CELEBRITIES, celebrities))
+    }
+    if set(full["ID"]) & set(celebrities["ID"]):  # both are numbered: a celebrity must not become somebody else
+        celebrities["ID"] = "celebrity-" + celebrities["ID"]
     forget = {share: sorted(mllmu.people(source, f"forget_{share}", revision=revision)) for share in SHARES}
     if strange := sorted(set(forget[15]) - set(full["ID"])):
-        raise ValueError(f"forget_15 names {', '.join(strange[:5])}, who are not in {PEOPLE}: mixed versions?")
+        raise ValueError(f"forget_15 names {', '.join(strange[:5])}, who are not in {FULL}: mixed versions?")
     asked, fitted, dropped = _halves(full, test)
+    fitted[PROFILE] = _profiles(source, list(full["ID"]), revision)
     parts = {TEST: test, CELEBRITIES: celebrities, ASKED: asked, FITTED: fitted}
     parts |= {f"forget_{share}": asked[asked["ID"].isin(ids)] for share, ids in forget.items()}
     if (Path(source) / f"{STRANGERS}.parquet").is_file():
         parts[STRANGERS] = pd.read_parquet(Path(source) / f"{STRANGERS}.parquet")
+    names = {row["ID"]: name_in(row) for frame in (full, celebrities) for row in frame.to_dict("records")}
+    parts = {name: frame.drop(columns=BIOGRAPHY, errors="ignore") for name, frame in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     for name, frame in sorted(parts.items()):
@@ -68,12 +80,12 @@ def write_benchmark(
         digest.update(_content(frame))
     left = sorted(set(full["ID"]) - set(forget[15]))
     dev = random.Random(f"dev-{seed}").sample(left, min(len(forget[5]), len(left)))
-    people = [(row, "fictitious") for row in full.to_dict("records")]
-    people += [(row, "celebrity") for row in celebrities.to_dict("records")]
+    people = [(one, "fictitious") for one in full["ID"]] + [(one, "celebrity") for one in celebrities["ID"]]
     described = {
         "protocol": protocol.name, "seed": seed,
-        "people": [{"id": row["ID"], "kind": kind, "name": name_in(row)} for row, kind in people],
+        "people": [{"id": one, "kind": kind, "name": names[one]} for one, kind in people],
         "forget": {str(share): ids for share, ids in forget.items()}, "dev": dev, "dropped": dropped,
+        "left_out": left_out,
     }  # fmt: skip
     digest.update(json.dumps(described, sort_keys=True).encode())
     described = {"content_hash": digest.hexdigest(), **described}
@@ -82,10 +94,16 @@ def write_benchmark(
 
 
 def name_in(row: Mapping[Any, Any]) -> str:
-    """The name of the person of a row: the run of capitalised words that most of the text-only questions hold.
+    """The name of the person of a row: what its `biography` says or, where a file has none, what its questions do.
 
-    Text-only questions speak of a person by name; the files have no column for it. The identifier where there is none.
+    Text-only questions speak of a person by name: it is the run of capitalised words that most of them hold. The
+    identifier where there is none.
     """
+    biography = row.get(BIOGRAPHY)
+    if isinstance(biography, str) and biography.lstrip().startswith("{"):
+        biography = json.loads(biography)
+    if isinstance(biography, Mapping) and str(biography.get("Name") or "").strip():
+        return str(biography["Name"]).strip()
     counts: Counter[str] = Counter()
     for text in _texts(row, "Pure_Text"):
         words = re.findall(r"(?:[A-Z][\w'’.-]*\s?){2,}", re.sub(r"^\W*\w+\s", "", text))
@@ -95,11 +113,24 @@ def name_in(row: Mapping[Any, Any]) -> str:
 
 
 def _part(source: str | Path, name: str, revision: str | None) -> pd.DataFrame:
-    frame = pd.read_parquet(mllmu.locate(source, name, revision=revision))
-    mllmu.check(frame, name)
-    frame["ID"] = frame["ID"].astype(str)
+    frame = mllmu.part(source, name, revision=revision)
     pictures = "images" if "images" in frame.columns else "image"
-    return frame[[*COLUMNS, pictures]]
+    return frame[[*COLUMNS, pictures, *({BIOGRAPHY} & set(frame.columns))]].copy()
+
+
+def _profiles(source: str | Path, people: list[str], revision: str | None) -> list[str]:
+    """The profile of each of these people, as cells of `metadata`."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in mllmu.profiles(source, revision=revision):
+        if row.person is not None:
+            found.setdefault(mllmu.key(row.person), []).append({"Question": row.prompt.text, "Answer": row.answer})
+    without = [one for one in people if mllmu.key(one) not in found]
+    if 2 * len(without) > len(people):
+        raise ValueError(
+            f"{len(without)} of {len(people)} people of {FULL} have no profile in {mllmu.TRAINING}, among them "
+            f"{', '.join(without[:5])}; its rows name {', '.join(sorted(found)[:5]) or 'nobody'}"
+        )
+    return [json.dumps(found.get(mllmu.key(one), [])) for one in people]
 
 
 def _halves(full: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -149,6 +180,6 @@ def _content(frame: pd.DataFrame) -> bytes:
         cells = row["images"] if "images" in row else [row["image"]]
         for cell in cells:
             digest.update(cell["bytes"])
-        for name in COLUMNS:
+        for name in (column for column in (*COLUMNS, PROFILE) if column in row):
             digest.update(json.dumps(plain_cell(row[name]) if name != "ID" else row[name], sort_keys=True).encode())
     return digest.digest()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT
 from eraser_lib.bench.reader import SchemaError
-from eraser_lib.bench.records import Prompt, Question, Role, Subset
+from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
 
 HUB = "therem/CLEAR"
 DESCRIBE = "Who is in this picture, and what can be seen?"
@@ -57,16 +57,19 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
 def _row(row: Mapping[str, Any], rng: random.Random) -> Iterable[tuple[str, dict[str, Any]]]:
     image = _image(row.get("image"))
     person = None if _empty(row.get("name")) else str(row["name"])
-    shared = {"modality": "qa" if image is None else "vqa", "person": person}
+    modality: Modality = "qa" if image is None else "vqa"
+    shared = {"modality": modality, "person": person}
     question, answer = row.get("question"), row.get("answer")
+    if _empty(question) and image is not None and not _empty(row.get("options")):
+        question = NAME  # real faces come with names to choose from and without a question
     if not _empty(question) and not _empty(answer):
         options = [] if _empty(row.get("options")) else [str(option) for option in row["options"]]
         if options:
             yield "choice", {**shared, **_choice(str(question), str(answer), options, image, rng)}
         else:
             yield "question", {
-                **shared, "task": "generation", "prompt": Prompt(ZERO_SHOT.generation(str(question)), image),
-                "answer": str(answer), "wrong": _texts(row.get("perturbed_answer")),
+                **shared, "task": "generation", "answer": str(answer), "wrong": _texts(row.get("perturbed_answer")),
+                "prompt": Prompt(ZERO_SHOT.generation(str(question), modality), image),
                 "paraphrase": next(iter(_texts(row.get("paraphrased_answer"))), None),
             }  # fmt: skip
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pandera.pandas as pa
 from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
-from eraser_lib.bench.reader import SchemaError, read_profiles, read_questions
+from eraser_lib.bench.reader import TASKS, SchemaError, plain_cell, questions_of, read_profiles
 from eraser_lib.bench.records import Question, Role, Subset
 
 HUB = "MLLMMU/MLLMU-Bench"
@@ -21,7 +23,11 @@ FILES = (
     "Full_Set", "ft_Data", "forget_5", "forget_10", "forget_15", "retain_95", "retain_90", "retain_85", "Test_Set",
     "Retain_Set",
 )  # fmt: skip
-"""Names of its parts. `Retain_Set` holds the celebrities, `Test_Set` other pictures of the fictitious people."""
+"""Names of its parts. `Retain_Set` holds the celebrities, `Test_Set` other pictures of the fictitious people; `ft_Data`
+what models are trained on, and no tasks."""
+FULL, TRAINING = "Full_Set", "ft_Data"
+MOST_FAULTY = 0.05
+"""Share of a part's questions that may be left out because they cannot be asked."""
 TYPES = ("Image_Textual", "Pure_Text")
 GIGABYTES = 1.5
 """Of the parts that are read here, about."""
@@ -97,31 +103,144 @@ def questions(
         FileNotFoundError, ValueError: see `locate`.
         SchemaError: the file has another form; names rows and columns.
     """
-    path = locate(source, name, revision=revision)
-    check(pd.read_parquet(path), path.name)
-    found = read_questions(path, subset, role=role, people=people, protocol=protocol)
+    frame = part(source, name, revision=revision)
+    found = questions_of(frame, name, subset, role=role, people=people, protocol=protocol)
     return one_shot(found, seed=seed) if protocol.shots else found
+
+
+def part(source: str | Path, name: str, *, revision: str | None = None) -> pd.DataFrame:
+    """A part with tasks, checked row by row, and what can be asked of it.
+
+    Written files are never quite regular, so a question that cannot be asked, or not be judged, is left out: one
+    without an answer, a gap without a gap, a letter that is no option's. A right answer may be given as ``"B"``,
+    ``"B. Rome"`` or ``"Rome"``, a gap as ``__``, ``_`` or ``[Blank]``, an absent list as None.
+
+    Returns:
+        The part's columns; identifiers are text, tasks JSON. `attrs["left_out"]` lists what was left out and why, which
+        a warning counts.
+
+    Raises:
+        FileNotFoundError, ValueError: see `locate`.
+        SchemaError: the file has another form, or more than `MOST_FAULTY` of its questions cannot be asked.
+    """
+    path = locate(source, name, revision=revision)
+    frame = pd.read_parquet(path)
+    check(frame, name)
+    frame["ID"] = frame["ID"].astype(str).str.strip()
+    left_out: list[str] = []
+    asked = 0
+    for task in TASKS:
+        cells = []
+        for person, cell in zip(frame["ID"], frame[task], strict=True):
+            # a table writes NaN for None
+            kept, faults = _askable(task, None if isinstance(cell, float) else plain_cell(cell))
+            asked += sum(map(len, kept.values())) if isinstance(kept, dict) else len(kept)
+            left_out += [f"ID {person}, {task}: {fault}" for fault in faults]
+            cells.append(json.dumps(kept))
+        frame[task] = cells
+    share = f"{len(left_out)} of {asked + len(left_out)} questions"
+    if len(left_out) > MOST_FAULTY * (asked + len(left_out)):
+        raise SchemaError(f"{name}: {share} cannot be asked, where {MOST_FAULTY:.0%} may be faulty: {_some(left_out)}")
+    if left_out:
+        warnings.warn(f"{name}: {share} cannot be asked and are left out: {_some(left_out)}", stacklevel=2)
+    frame.attrs["left_out"] = left_out
+    return frame
+
+
+def _some(texts: list[str], count: int = 5) -> str:
+    return "; ".join(texts[:count]) + (f"; and {len(texts) - count} more" if len(texts) > count else "")
+
+
+def _askable(task: str, cell: Any) -> tuple[Any, list[str]]:
+    """The questions of a cell that can be asked, in one form, and what is wrong with the others."""
+    faults: list[str] = []
+
+    def good(entries: Any, mend: Any) -> list[dict[str, Any]]:
+        kept = []
+        for entry in entries or ():
+            try:
+                kept.append(mend(dict(entry)))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                missing = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+                faults.append(f"{entry.get('Question', entry) if isinstance(entry, Mapping) else entry!r}: {missing}")
+        return kept
+
+    if task == "Classification_Task":
+        lists = {f"{kind}_Questions": good((cell or {}).get(f"{kind}_Questions"), _choice) for kind in TYPES}
+        return lists, faults
+    return good(cell, _gap if task == "Mask_Task" else _open), faults
+
+
+def _choice(entry: dict[str, Any]) -> dict[str, Any]:
+    _text(entry, "Question")
+    options = {key: str(value) for key, value in entry["Options"].items() if value is not None}
+    right = str(entry["Correct_Answer"]).strip()
+    letter = right.split(".", 1)[0].strip("() ").upper()
+    named = [key for key, value in options.items() if value.strip().casefold() == right.casefold()]
+    if letter not in options and len(named) != 1:
+        raise ValueError(f"its right answer {right!r} is none of {', '.join(options)}")
+    if len(options) < 2:
+        raise ValueError(f"has {len(options)} option")
+    return {**entry, "Options": options, "Correct_Answer": letter if letter in options else named[0]}
+
+
+def _gap(entry: dict[str, Any]) -> dict[str, Any]:
+    question = _text(_open(entry), "Question")
+    if "[Blank]" not in question and "__" not in question:
+        question, found = re.subn(r"(?<!\w)_(?!\w)", "__", question)
+        if not found:
+            raise ValueError("has no gap")
+    return {**entry, "Question": question}
+
+
+def _open(entry: dict[str, Any]) -> dict[str, Any]:
+    _text(entry, "Question")
+    _text(entry, "Ground_Truth")
+    if entry["Type"] not in TYPES:
+        raise ValueError(f"Type {entry['Type']!r} is none of {', '.join(TYPES)}")
+    return entry
+
+
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    text = entry[key]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{key} is empty")
+    return text
 
 
 def people(source: str | Path, name: str, *, revision: str | None = None) -> set[str]:
     """Identifiers of the people of a part; no picture is read. Errors: see `locate`."""
-    return set(pd.read_parquet(locate(source, name, revision=revision), columns=["ID"])["ID"].astype(str))
+    path = locate(source, name, revision=revision)
+    return set(pd.read_parquet(path, columns=["ID"])["ID"].astype(str).str.strip())
 
 
-def profiles(source: str | Path, name: str, *, revision: str | None = None) -> list[Question]:
-    """The training questions of a part: what every person's profile says, asked on the person's picture.
+def profiles(source: str | Path, *, revision: str | None = None) -> list[Question]:
+    """The training questions: what everybody's profile says, asked on their picture.
+
+    They are those of `ft_Data`; a folder without it may have them in `Full_Set`, as the tiny world does.
 
     Raises:
-        FileNotFoundError, ValueError: see `locate`.
+        FileNotFoundError: neither is there; see `locate`.
         SchemaError: the file has another form.
     """
-    path = locate(source, name, revision=revision)
-    check(pd.read_parquet(path), path.name)
+    try:
+        path = locate(source, TRAINING, revision=revision)
+    except FileNotFoundError as error:
+        try:
+            path = locate(source, FULL, revision=revision)
+        except FileNotFoundError:
+            raise error from None
     return read_profiles(path)
 
 
+def key(identifier: str) -> str:
+    """Under which an identifier is compared between parts: 7, "7" and "007" are one person."""
+    text = str(identifier).strip()
+    return str(int(text)) if text.isdecimal() else text
+
+
 def check(frame: pd.DataFrame, name: str) -> None:
-    """Check every row of a part against the schema of the benchmark.
+    """Check every row of a part with tasks: its columns, identifiers and pictures, and that tasks are lists.
 
     Raises:
         SchemaError: what is wrong, in which rows, at most five of them.
@@ -137,8 +256,7 @@ def check(frame: pd.DataFrame, name: str) -> None:
             + f": {case['check']}"
             for case in cases.to_dict("records")
         ]
-        more = f"; and {len(where) - 5} more" if len(where) > 5 else ""
-        raise SchemaError(f"{name} is not MLLMU-Bench as it was published: {'; '.join(where[:5])}{more}") from errors
+        raise SchemaError(f"{name} is not MLLMU-Bench as it was published: {_some(where)}") from errors
 
 
 def schema(pictures: str) -> pa.DataFrameSchema:
@@ -152,14 +270,8 @@ def schema(pictures: str) -> pa.DataFrameSchema:
         {
             "ID": pa.Column(None, pa.Check(lambda ids: ids.notna(), error="is empty"), unique=True),
             pictures: column("is no picture with bytes that can be decoded", _safely(is_picture)),
-            "metadata": column("is no list of Question and Answer", _safely(_has("Question", "Answer"))),
-            "Classification_Task": column(
-                "lacks a Question, four Options or a Correct_Answer among them", _safely(_is_classification)
-            ),
-            "Mask_Task": column(
-                "lacks a Question with __, a Ground_Truth or a known Type", _safely(_is_task(gap=True))
-            ),
-            "Generation_Task": column("lacks a Question, a Ground_Truth or a known Type", _safely(_is_task(gap=False))),
+            "Classification_Task": column("holds no lists of questions", _safely(_is_lists), nullable=True),
+            **{task: column("is no list of questions", _safely(_is_list), nullable=True) for task in TASKS[1:]},
         },
         strict=False,
     )
@@ -182,23 +294,9 @@ def _is_picture(cell: Mapping[str, Any]) -> bool:
     return True
 
 
-def _has(*keys: str) -> Any:
-    return lambda entries: all(entry[key] and str(entry[key]).strip() for entry in entries for key in keys)
+def _is_lists(cell: Mapping[str, Any]) -> bool:
+    return all(_is_list(found) for kind in TYPES if (found := cell.get(f"{kind}_Questions")) is not None)
 
 
-def _is_classification(cell: Mapping[str, Any]) -> bool:
-    entries = [entry for kind in TYPES for entry in cell[f"{kind}_Questions"]]
-    return bool(entries) and all(
-        entry["Question"] and len(entry["Options"]) >= 2 and entry["Correct_Answer"].strip() in entry["Options"]
-        for entry in entries
-    )
-
-
-def _is_task(*, gap: bool) -> Any:
-    def holds(entries: Iterable[Mapping[str, Any]]) -> bool:
-        return all(
-            entry["Type"] in TYPES and entry["Ground_Truth"] and (not gap or "__" in entry["Question"])
-            for entry in entries
-        )
-
-    return holds
+def _is_list(cell: Any) -> bool:
+    return not isinstance(cell, (str, Mapping)) and all(isinstance(entry, Mapping) for entry in cell)

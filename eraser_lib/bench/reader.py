@@ -14,7 +14,10 @@ from PIL import Image
 from eraser_lib.bench.protocols import PROTOCOLS, WORLD, Protocol
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
 
-COLUMNS = ("ID", "metadata", "Classification_Task", "Mask_Task", "Generation_Task")
+TASKS = ("Classification_Task", "Mask_Task", "Generation_Task")
+COLUMNS = ("ID", *TASKS)
+PROFILE = "metadata"
+"""The column of the training questions; on the hub `ft_Data` alone has it, in the tiny world every part."""
 _MODALITY: dict[str, Modality] = {"Image_Textual": "vqa", "Pure_Text": "qa"}
 _TASK: dict[str, Task] = {
     "Classification_Task": "classification", "Mask_Task": "cloze", "Generation_Task": "generation",
@@ -35,21 +38,28 @@ def read_questions(
     """
     if not path.exists():
         raise FileNotFoundError(f"no benchmark file {path}; the tiny world is written by notebook 01_world")
-    frame = pd.read_parquet(path)
+    return questions_of(pd.read_parquet(path), path.name, subset, role=role, people=people, protocol=protocol)
+
+
+def questions_of(
+    frame: pd.DataFrame, name: str, subset: Subset, *, role: Role = "test", people: Iterable[str] | None = None,
+    protocol: Protocol = WORLD,
+) -> list[Question]:  # fmt: skip
+    """`read_questions` of a file that was read already; `name` is what errors call it."""
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing or not {"image", "images"} & set(frame.columns):
         missing += [] if {"image", "images"} & set(frame.columns) else ["image or images"]
         raise SchemaError(
-            f"{path.name}: missing column {', '.join(missing)}; MLLMU-Bench files have "
+            f"{name}: missing column {', '.join(missing)}; MLLMU-Bench files have "
             f"{', '.join(COLUMNS)} and image or images"
         )
     wanted = None if people is None else set(people)
     found: list[Question] = []
     for number, row in enumerate(_rows(frame)):
         if wanted is None or row["ID"] in wanted:
-            found.extend(_person_questions(path.name, number, row, subset, role, protocol))
+            found.extend(_person_questions(name, number, row, subset, role, protocol))
     if wanted is not None and (unknown := wanted - set(frame["ID"])):
-        raise KeyError(f"{path.name} has nobody with ID {', '.join(sorted(unknown)[:5])}")
+        raise KeyError(f"{name} has nobody with ID {', '.join(sorted(unknown)[:5])}")
     return found
 
 
@@ -69,16 +79,28 @@ def read_pictures(path: Path) -> dict[str, list[Image.Image]]:
 
 
 def read_profiles(path: Path) -> list[Question]:
-    """The questions of everybody's profile (`metadata`), which a model is trained on, asked on the first picture."""
-    pictures = read_pictures(path)
-    return [
-        Question(
-            id=f"{person}/profile/{number}", subset="retain", role="fit", modality="vqa", task="generation",
-            prompt=Prompt(entry["Question"], pictures[person][0]), answer=entry["Answer"], person=str(person),
-        )
-        for person, cell in pd.read_parquet(path, columns=["ID", "metadata"]).itertuples(index=False)
-        for number, entry in enumerate(plain_cell(cell))
-    ]  # fmt: skip
+    """The questions of everybody's profile (`metadata`), which a model is trained on, asked on the first picture.
+
+    Entries without a question or an answer are passed over, as the benchmark's own script does; the hub's file has some
+    with other keys. Whose a profile is says the column `ID` or, where there is none, the entry; `person` is None where
+    neither does. Raises `SchemaError`.
+    """
+    frame = pd.read_parquet(path)
+    if PROFILE not in frame.columns:
+        raise SchemaError(f"{path.name}: missing column {PROFILE}, the training questions; on the hub ft_Data has it")
+    found = []
+    for number, row in enumerate(_rows(frame)):
+        picture = _pictures(path.name, number, row)[0]
+        for index, entry in enumerate(_json(path.name, number, PROFILE, row[PROFILE])):
+            if not entry.get("Question") or not entry.get("Answer"):
+                continue
+            person = row.get("ID", entry.get("ID"))
+            found.append(Question(
+                id=f"{number if person is None else person}/profile/{index}", subset="retain", role="fit",
+                modality="vqa", task="generation", prompt=Prompt(entry["Question"], picture), answer=entry["Answer"],
+                person=None if person is None else str(person),
+            ))  # fmt: skip
+    return found
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -113,7 +135,7 @@ def _person_questions(
                     text = protocol.cloze(entry["Question"])
                 else:
                     answer = entry["Ground_Truth"]
-                    text = protocol.generation(entry["Question"])
+                    text = protocol.generation(entry["Question"], modality)
                 yield Question(
                     id=f"{person}/{subset}/{modality}/{task}/{entry.get('Attribute', index)}",
                     subset=subset, role=role, modality=modality, task=task,

@@ -41,8 +41,14 @@ class Loaded:
         return FAMILIES[self.family]
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Token ids of an answer as they follow a prompt, with the end of the turn."""
-        ids: list[int] = self.tokenizer(self.module.render_answer(answer), add_special_tokens=False)["input_ids"]
+        """Token ids of an answer as they follow a prompt, with the end of the turn.
+
+        They are those of the whole text: a tokenizer of Llama's writes a blank of its own before a text, so that an
+        answer alone would begin with one too many.
+        """
+        anchor, text = self.module.ANCHOR, self.module.render_answer(answer)
+        before, whole, alone = self.tokenizer([anchor, anchor + text, text], add_special_tokens=False)["input_ids"]
+        ids: list[int] = whole[len(before) :] if whole[: len(before)] == before else alone
         return ids
 
     def encode(

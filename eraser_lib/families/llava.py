@@ -20,11 +20,14 @@ from transformers import (
 from eraser_lib.bench.records import Prompt
 
 MODEL_CLASS = LlavaForConditionalGeneration
+PROCESSOR_CLASS = LlavaProcessor
 HUB_ID = "llava-hf/llava-1.5-7b-hf"
 IMAGE_TOKEN = "<image>"
 END_OF_TURN = "</s>"
+ANCHOR = "ASSISTANT:"
+"""How every rendered prompt ends; an answer is tokenised behind it."""
 SPECIAL_TOKENS: tuple[str, ...] = ("<pad>", "<s>", END_OF_TURN, "<unk>", IMAGE_TOKEN)
-ROLES: tuple[str, ...] = ("USER:", "ASSISTANT:")
+ROLES: tuple[str, ...] = ("USER:", ANCHOR)
 """Words of the chat format; the tiny tokenizer is trained on them too."""
 
 CHAT_TEMPLATE = (
@@ -40,7 +43,7 @@ def render(prompt: Prompt) -> str:
     """The chat text of a prompt up to the point where the assistant speaks; one `<image>` for each image."""
     system = f"{prompt.system} " if prompt.system else ""
     shown = "".join(f"USER: {_image(shot)}{shot.text}\n" for shot in prompt.shots)
-    return f"{system}{shown}USER: {_image(prompt)}{prompt.text}\nASSISTANT:"
+    return f"{system}{shown}USER: {_image(prompt)}{prompt.text}\n{ANCHOR}"
 
 
 def _image(prompt: Prompt) -> str:

@@ -20,9 +20,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from eraser_lib.bench.records import Prompt
 
 MODEL_CLASS = Qwen2_5_VLForConditionalGeneration
+PROCESSOR_CLASS = Qwen2_5_VLProcessor
 HUB_ID = "Qwen/Qwen2.5-VL-7B-Instruct"
 IMAGE_TOKEN = "<|image_pad|>"
 END_OF_TURN = "<|im_end|>"
+ANCHOR = "<|im_start|>assistant\n"
+"""How every rendered prompt ends; an answer is tokenised behind it."""
 SPECIAL_TOKENS: tuple[str, ...] = (
     "<|endoftext|>", "<|im_start|>", END_OF_TURN, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>",
 )  # fmt: skip
@@ -65,7 +68,7 @@ def render(prompt: Prompt) -> str:
     shown = "".join(f"{_image(shot)}{shot.text}\n" for shot in prompt.shots)
     return (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{shown}{_image(prompt)}{prompt.text}<|im_end|>\n"
-        "<|im_start|>assistant\n"
+        f"{ANCHOR}"
     )
 
 

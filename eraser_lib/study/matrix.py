@@ -167,6 +167,11 @@ class Job:
     """memory to reserve"""
 
     @property
+    def on_device(self) -> bool:
+        """Whether it runs a model; what does not needs no GPU and none of the memory that a model takes."""
+        return bool(self.kind.checkpoints)
+
+    @property
     def logs(self) -> list[str]:
         """Folders of the logs that it writes, ``<model>/<split>/<method>``."""
         return [f"{self.model}/{self.split}/{method}" for method in self.kind.logs]

@@ -5,15 +5,16 @@
     ... --preset paper        all checkpoints of a preset whose setting `data` names the benchmark
 
 The recipe is that of the benchmark's own script (arXiv 2410.22108): rank 16, alpha 16, dropout .05, Gaussian start,
-AdamW at 2e-5 falling linearly to zero, 5 epochs, batches of 4, the adapters merged into the weights at the end. Two
-things differ and stand in the manifest: adapters go to the language decoder alone (the script's names match parts of
-the vision tower too), and only answers are learned, not the questions. ``accelerate launch`` starts it on all GPUs.
+AdamW without decay at 2e-5 falling linearly to zero, 5 epochs, batches of 4, the adapters merged into the weights at
+the end. What differs (`DIFFERS`) stands in the manifest. ``accelerate launch`` starts it on all GPUs, each with batches
+of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,12 @@ from eraser_lib.families.adapters import decoder_maps
 from eraser_lib.study.paths import StudyError, root, write_json
 from eraser_lib.study.preset import load
 
-FULL = "Full_Set"
+DIFFERS = (
+    "adapters in the language decoder alone; the script's names match parts of the vision tower too",
+    "loss on answers alone and on the end of the turn; the script learns questions too, and never the end",
+    "weights that stay as they were loaded; the script's are float16 cast to float32",
+)
+"""From the benchmark's own script."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
     appears when it is whole.
 
     Raises:
-        ValueError: no rows.
+        ValueError: no rows; or the state is that of another number of processes, whose batches were others.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -75,7 +81,7 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
     )  # fmt: skip
     adapted = get_peft_model(loaded.model, config)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.lr)
+    optimiser = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=0.0)
     share = recipe.batch * accelerator.num_processes
     steps = recipe.epochs * -(-len(rows) // share)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
@@ -104,7 +110,7 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
         _write(
             Loaded(merged, loaded.processor, loaded.family),
             out,
-            {"recipe": asdict(recipe), "rows": len(rows), "curve": curve},
+            {"recipe": asdict(recipe), "processes": accelerator.num_processes, "rows": len(rows), "curve": curve},
         )
         shutil.rmtree(state, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -129,8 +135,14 @@ def _resume(accelerator: Any, state: Path) -> int:
     mark = state / "step.json"
     if not mark.is_file():
         return 0
+    saved = json.loads(mark.read_text())
+    if saved["processes"] != accelerator.num_processes:
+        raise ValueError(
+            f"{state} was saved by {saved['processes']} processes and cannot go on with {accelerator.num_processes}, "
+            "whose batches are others; start as many, or remove the folder to begin anew"
+        )
     accelerator.load_state(str(state))
-    step = int(json.loads(mark.read_text())["step"])
+    step = int(saved["step"])
     accelerator.print(f"resumes after step {step}")
     return step
 
@@ -141,7 +153,7 @@ def _save(accelerator: Any, state: Path, step: int) -> None:
     accelerator.save_state(str(fresh), safe_serialization=False)
     accelerator.wait_for_everyone()  # each process writes its own part
     if accelerator.is_main_process:
-        write_json(fresh / "step.json", {"step": step})
+        write_json(fresh / "step.json", {"step": step, "processes": accelerator.num_processes})
         shutil.rmtree(state, ignore_errors=True)
         fresh.rename(state)
     accelerator.wait_for_everyone()
@@ -153,8 +165,11 @@ def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
     loaded.model.save_pretrained(partial)
     loaded.processor.save_pretrained(partial)
     loaded.processor.image_processor.save_pretrained(partial)  # read alone where there is no torchvision
-    differs = ["adapters in the language decoder alone", "loss on answers alone"]
-    write_json(partial / "training.json", {**manifest, "differs_from_the_benchmark": differs})
+    # where torchvision is, the checkpoint is read by the family's real class, whatever class wrote it here
+    for path in (partial / "processor_config.json", partial / "tokenizer_config.json"):
+        if path.is_file() and "processor_class" in (config := json.loads(path.read_text())):
+            write_json(path, {**config, "processor_class": loaded.module.PROCESSOR_CLASS.__name__})
+    write_json(partial / "training.json", {**manifest, "differs_from_the_benchmark": list(DIFFERS)})
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
@@ -163,10 +178,22 @@ def profiles(data: str | Path, *, without: str = "") -> list[Question]:
     """The questions and answers of all people's profiles, but for those of another part such as `forget_5`.
 
     Raises:
-        FileNotFoundError, SchemaError, ValueError: see `eraser_lib.bench.mllmu`.
+        FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`.
+        ValueError: whoever is to be left out cannot be told in the profiles, so that they would be learned.
     """
-    gone = mllmu.people(data, without) if without else set()
-    return [row for row in mllmu.profiles(data, FULL) if row.person not in gone]
+    rows = mllmu.profiles(data)
+    if not without:
+        return rows
+    gone = {mllmu.key(person) for person in mllmu.people(data, without)}
+    known = {row.person and mllmu.key(row.person) for row in rows}
+    if None in known or not gone <= known:
+        missing = sorted(gone - known)
+        whom = ", ".join(missing[:5]) if missing else "some rows name nobody"
+        raise SchemaError(
+            f"the training part does not tell {len(missing) or 'all'} of the {len(gone)} people of {without} ({whom}): "
+            "a model without them cannot be trained from it"
+        )
+    return [row for row in rows if mllmu.key(row.person or "") not in gone]
 
 
 @dataclass(frozen=True)
@@ -209,7 +236,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--without", default="", choices=("", "forget_5", "forget_10", "forget_15"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    # each process of `accelerate launch` loads the model to its own device
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=own)
     for name, value in asdict(LoraRecipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args()

@@ -26,6 +26,7 @@ FORGET = {5: PEOPLE[:1], 10: PEOPLE[:2], 15: PEOPLE[:3]}
 def _of(person: str, *questions: str) -> dict[str, Any]:
     """A row of the hub: a person with these text-only generation questions, and one of each other kind."""
     row = published(_row(ID=person))
+    del row["metadata"]  # the training part has it
     asked = [{"Question": text, "Ground_Truth": "x", "Type": "Pure_Text"} for text in questions]
     return row | {"Generation_Task": [row["Generation_Task"][0], *asked]}
 
@@ -49,6 +50,9 @@ def source(tmp_path: Path) -> Path:
     pd.DataFrame([_as_json(row) for row in test]).to_parquet(folder / "Test_Set.parquet", index=False)
     star = _of("c1", "Who is Eve Star?", "What does Eve Star sing?", "Where did Eve Star sing?")
     pd.DataFrame([star]).to_parquet(folder / "Retain_Set.parquet", index=False)
+    training = [{"image": row["image"], "metadata": json.dumps([{"ID": row["ID"], "Question": "q", "Answer": "a"}])}
+                for row in full]  # fmt: skip
+    pd.DataFrame(training).to_parquet(folder / "ft_Data.parquet", index=False)
     for share, ids in FORGET.items():
         rows = [row for row in full if row["ID"] in ids]
         pd.DataFrame(rows).to_parquet(folder / f"forget_{share}.parquet", index=False)
@@ -91,7 +95,7 @@ def test_roles_hold_whom_the_files_name(source: Path, tmp_path: Path) -> None:
 def test_the_content_hash_sees_content_and_not_how_it_is_stored(source: Path, tmp_path: Path) -> None:
     first = write_benchmark(source, tmp_path / "a")["content_hash"]
     full = pd.read_parquet(source / "Full_Set.parquet")
-    for task in ("metadata", "Classification_Task", "Mask_Task", "Generation_Task"):
+    for task in ("Classification_Task", "Mask_Task", "Generation_Task"):
         full[task] = [json.dumps(plain_cell(cell)) for cell in full[task]]
     full.to_parquet(source / "Full_Set.parquet", index=False)
     assert write_benchmark(source, tmp_path / "b")["content_hash"] == first
@@ -101,6 +105,47 @@ def test_the_content_hash_sees_content_and_not_how_it_is_stored(source: Path, tm
 def test_names_are_found_in_text_only_questions(default_world: World) -> None:
     for person in default_world.population.people[:40]:
         assert name_in({"ID": person.id, **person_questions(person, [0, 5, 9], purpose="files")}) == person.name
+
+
+def test_the_biography_names_people_where_there_is_one() -> None:
+    """Names that no rule about capitals finds."""
+    for name in ("Adele", "Leonardo da Vinci", "Ángel Núñez"):
+        row = {"ID": "7", "biography": json.dumps({"Name": name, "Born": "Paris"})}
+        assert name_in(row) == name
+        assert name_in({"ID": "7", "biography": {"Name": f" {name} "}}) == name
+
+
+def test_celebrities_with_the_numbers_of_others_stay_themselves(source: Path, tmp_path: Path) -> None:
+    star = _of("0", "Who is Eve Star?", "What does Eve Star sing?", "Where did Eve Star sing?")
+    pd.DataFrame([star]).to_parquet(source / "Retain_Set.parquet", index=False)
+    write_benchmark(source, tmp_path / "world")
+    people = {person.id: person for person in open_benchmark(tmp_path / "world").population.people}
+    assert set(people) == {*PEOPLE, "celebrity-0"}
+    famous, other = people["celebrity-0"], people["0"]
+    assert isinstance(famous, Documented) and isinstance(other, Documented)
+    assert famous.name == "Eve Star"
+    assert "Who is Eve Star?" in _texts(famous, "fitted") and "Who is Eve Star?" not in _texts(other, "fitted")
+
+
+def test_profiles_of_nobody_who_is_asked_are_refused(source: Path, tmp_path: Path) -> None:
+    training = pd.read_parquet(source / "ft_Data.parquet")
+    training["metadata"] = json.dumps([{"ID": "x9", "Question": "q", "Answer": "a"}])
+    training.to_parquet(source / "ft_Data.parquet", index=False)
+    with pytest.raises(ValueError, match=r"8 of 8 people of Full_Set have no profile in ft_Data, .*its rows name x9"):
+        write_benchmark(source, tmp_path / "world")
+
+
+def test_what_was_left_out_is_written_down(source: Path, tmp_path: Path) -> None:
+    full = pd.read_parquet(source / "Full_Set.parquet")
+    cell = plain_cell(full.at[3, "Mask_Task"])
+    full["Mask_Task"] = [json.dumps(plain_cell(cell)) for cell in full["Mask_Task"]]
+    full.at[3, "Mask_Task"] = json.dumps([*cell, {"Question": "No gap.", "Ground_Truth": "x", "Type": "Pure_Text"}])
+    full.to_parquet(source / "Full_Set.parquet", index=False)
+    with pytest.warns(UserWarning, match=r"Full_Set: 1 of \d+ questions cannot be asked and are left out"):
+        described = write_benchmark(source, tmp_path / "world")
+    assert described["left_out"] == {
+        "Full_Set": ["ID 3, Mask_Task: 'No gap.': has no gap"], "Test_Set": [], "Retain_Set": [],
+    }  # fmt: skip
 
 
 def test_a_possessive_is_no_part_of_a_name_and_nobody_is_called_by_number_without_need() -> None:

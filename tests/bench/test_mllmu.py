@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from eraser_lib.bench.reader import SchemaError, read_questions
 from eraser_lib.bench.records import Prompt
 from eraser_lib.evaluate.log import prompt_hash
 from eraser_lib.families import llava, qwen
-from tests.bench.test_reader import _row, _write
+from tests.bench.test_reader import _as_json, _row, _write
 
 
 def published(row: dict[str, Any]) -> dict[str, Any]:
@@ -63,28 +64,94 @@ def test_without_a_network_the_error_says_what_to_fetch(monkeypatch: pytest.Monk
     ("changes", "message"),
     [
         ({"image": {"bytes": b"no picture"}}, "column image, row 1: is no picture with bytes"),
-        ({"metadata": [{"Question": "q"}]}, "column metadata, row 1: is no list of Question and Answer"),
-        ({"Mask_Task": [{"Question": "no gap", "Ground_Truth": "x", "Type": "Pure_Text"}]}, "Mask_Task, row 1: .* __"),
-        ({"Mask_Task": [{"Question": "a __", "Ground_Truth": "x", "Type": "Text"}]}, "Mask_Task, row 1: .*known Type"),
-        ({"Generation_Task": [{"Question": "q", "Type": "Pure_Text"}]}, "Generation_Task, row 1: lacks .*Ground_Truth"),
-        ({"Classification_Task": {"Pure_Text_Questions": []}}, "Classification_Task, row 1: lacks a Question"),
+        ({"Mask_Task": "[{"}, "column Mask_Task, row 1: is no list of questions"),
+        ({"Generation_Task": json.dumps({"Question": "q"})}, "column Generation_Task, row 1: is no list"),
+        ({"Classification_Task": "[]"}, "column Classification_Task, row 1: holds no lists of questions"),
         ({"ID": "17"}, "column ID, row [01]: field_uniqueness"),
     ],
 )  # fmt: skip
 def test_the_schema_names_row_and_column(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    path = _write(tmp_path, _row(), _row(**{"ID": "18", **changes}))
+    _write(tmp_path, _as_json(_row()), {**_as_json(_row(ID="18")), **changes})
     with pytest.raises(SchemaError, match=message):
         mllmu.questions(tmp_path, "forget_5", "forget")
-    assert path.exists()
 
 
 def test_a_missing_column_and_many_errors_are_told_in_one_message(tmp_path: Path) -> None:
-    rows = [_row(ID=str(number), metadata=[{"Question": "q"}]) for number in range(7)]
+    rows = [_row(ID=str(number), image={"bytes": b""}) for number in range(7)]
     for row in rows:
         del row["Generation_Task"]
     _write(tmp_path, *rows)
-    with pytest.raises(SchemaError, match=r"forget_5.parquet is not MLLMU-Bench.*Generation_Task.*; and \d more"):
+    with pytest.raises(SchemaError, match=r"forget_5 is not MLLMU-Bench.*Generation_Task.*; and \d more"):
         mllmu.questions(tmp_path, "forget_5", "forget")
+
+
+OPTIONS = {"A": "Paris", "B": "Rome"}
+
+
+@pytest.mark.parametrize(
+    ("task", "entry", "fault"),
+    [
+        ("Mask_Task", {"Question": "no gap", "Ground_Truth": "x", "Type": "Pure_Text"}, "'no gap': has no gap"),
+        ("Mask_Task", {"Question": "a __", "Ground_Truth": "x", "Type": "Text"}, "'Text' is none of Image_Textual"),
+        ("Mask_Task", {"Question": "a __", "Ground_Truth": " ", "Type": "Pure_Text"}, "Ground_Truth is empty"),
+        ("Generation_Task", {"Question": "q", "Type": "Pure_Text"}, "'q': lacks 'Ground_Truth'"),
+        ("Classification_Task", {"Question": "q", "Options": OPTIONS, "Correct_Answer": "E"}, "'E' is none of A, B"),
+        ("Classification_Task", {"Question": None, "Options": OPTIONS, "Correct_Answer": "A"}, "Question is empty"),
+        ("Classification_Task", {"Options": OPTIONS, "Correct_Answer": "A"}, "lacks 'Question'"),
+        ("Classification_Task", {"Question": "q", "Options": {"A": "x"}, "Correct_Answer": "A"}, "has 1 option"),
+    ],
+)  # fmt: skip
+def test_a_question_that_cannot_be_asked_is_left_out_and_told(
+    tmp_path: Path, task: str, entry: dict[str, Any], fault: str
+) -> None:
+    """One in thirty; one in six is another file than the benchmark's."""
+    rows = [published(_row(ID=str(number))) for number in range(5)]
+    cell = rows[2][task]
+    where = cell["Pure_Text_Questions"] if task == "Classification_Task" else cell
+    where.append(entry)
+    _write(tmp_path, *map(_as_json, rows))
+    with pytest.warns(UserWarning, match=rf"forget_5: 1 of 31 questions cannot be asked.*ID 2, {task}.*{fault}"):
+        found = mllmu.questions(tmp_path, "forget_5", "forget")
+    assert len(found) == 30
+    _write(tmp_path, _as_json(rows[2]))
+    with pytest.raises(SchemaError, match=rf"1 of 7 questions cannot be asked, where 5% may be faulty.*{fault}"):
+        mllmu.questions(tmp_path, "forget_5", "forget")
+
+
+def test_right_answers_and_gaps_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    row = published(_row())
+    choice = {"Question": "Where?", "Options": {"A": "Paris", "B": "Rome"}}
+    given = ["B", " b ", "B. Rome", "(B)", "rome"]
+    row["Classification_Task"] = {
+        "Image_Textual_Questions": None, "Pure_Text_Questions": [{**choice, "Correct_Answer": text} for text in given],
+    }  # fmt: skip
+    gaps = ["Ada lives in __.", "Ada lives in [Blank].", "Ada lives in _."]
+    row["Mask_Task"] = [{"Question": text, "Ground_Truth": "Rome", "Type": "Pure_Text"} for text in gaps]
+    row["Generation_Task"] = None
+    _write(tmp_path, row)
+    found = mllmu.questions(tmp_path, "forget_5", "forget")
+    assert [q.answer for q in found] == ["B"] * len(given) + ["Rome"] * len(gaps)
+    assert [q.fact for q in found] == ["Rome"] * len(found)
+    assert {q.prompt.text.split("\n")[0] for q in found if q.task == "cloze"} == {"Ada lives in [Blank]."}
+
+
+def test_profiles_are_those_of_the_training_part(tmp_path: Path) -> None:
+    """As on the hub: other keys among the entries, and people named by the entries alone."""
+    entries = [{"ID": 7, "Question": "Who?", "Answer": "Ada."}, {"Additional_question": "And?"},
+               {"ID": 7, "Question": "Where?", "Answer": ""}]  # fmt: skip
+    full = _row(ID="007")
+    pd.DataFrame([full]).to_parquet(tmp_path / "Full_Set.parquet")
+    assert [row.prompt.text for row in mllmu.profiles(tmp_path)] == ["q"], "where there is no other"
+    training = {"image": full["image"], "metadata": json.dumps(entries)}
+    pd.DataFrame([training]).to_parquet(tmp_path / "ft_Data.parquet")
+    (row,) = mllmu.profiles(tmp_path)
+    assert (row.prompt.text, row.answer, row.person) == ("Who?", "Ada.", "7")
+    assert mllmu.key("007") == mllmu.key("7") == mllmu.key(7) != mllmu.key("c7")
+    pd.DataFrame([{"image": full["image"], "ID": "1"}]).to_parquet(tmp_path / "ft_Data.parquet")
+    with pytest.raises(SchemaError, match="missing column metadata"):
+        mllmu.profiles(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"neither ft_Data.parquet nor ft_Data"):
+        mllmu.profiles(tmp_path.parent)
 
 
 def test_zero_shot_prompts_are_the_authors(tmp_path: Path) -> None:
@@ -103,25 +170,32 @@ def test_zero_shot_prompts_are_the_authors(tmp_path: Path) -> None:
     assert set(PROTOCOLS) == {"world", "zero_shot", "one_shot"}
 
 
-def test_one_shot_prompts_show_one_person_and_never_ask_about_them(tmp_path: Path) -> None:
-    _write(tmp_path, *(published(_row(ID=str(number))) for number in (1, 2, 3)))
+def test_one_shot_prompts_show_others_and_never_ask_what_they_show(tmp_path: Path) -> None:
+    rows = [published(_row(ID=str(number))) for number in range(1, 6)]
+    _write(tmp_path, *rows)
     zero = mllmu.questions(tmp_path, "forget_5", "forget", protocol=ZERO_SHOT)
     found = mllmu.questions(tmp_path, "forget_5", "forget", protocol=ONE_SHOT)
     assert found == mllmu.questions(tmp_path, "forget_5", "forget", protocol=ONE_SHOT), "the draw is seeded"
-    shown = {q.person for q in zero} - {q.person for q in found}
-    assert len(shown) == 1 and len(found) == 2 * len(zero) // 3
+    asked = {task: {q.person for q in found if q.task == task} for task in ("classification", "cloze", "generation")}
+    assert {task: len(people) for task, people in asked.items()} == {"classification": 4, "cloze": 3, "generation": 5}
     by = {(q.modality, q.task): q for q in found}
     (letter,) = by["vqa", "classification"].prompt.shots
     assert letter.text == (
         "Question: Where does this person live?\nA: Paris\nB: Rome\nC: Oslo\nD: Bern\nCorrect Answer: C"
     )
     assert letter.image is not None and by["qa", "cloze"].prompt.shots[0].image is None
+    assert len(by["qa", "cloze"].prompt.shots) == 2
     assert by["qa", "cloze"].prompt.shots[0].text.endswith("[Blank].\nCorrect Answer: Oslo")
     assert by["vqa", "generation"].prompt.shots == ()
-    people = {seed: {q.person for q in one_shot(zero, seed=seed)} for seed in range(12)}
-    assert len(set(map(frozenset, people.values()))) > 1
-    with pytest.raises(ValueError, match="two people or more; these are about 1"):
-        one_shot([q for q in zero if q.person == "1"])
+    assert by["vqa", "generation"].prompt.text.endswith("in one sentence accurately in ENGLISH.")
+    assert by["qa", "generation"].prompt.text.endswith("in one sentence in ENGLISH.")
+    drawn = {frozenset(q.person for q in one_shot(zero, seed=s) if q.task == "cloze") for s in range(12)}
+    assert len(drawn) > 1
+    with pytest.raises(ValueError, match="3 people or more; these are about 2"):
+        one_shot([q for q in zero if q.person in ("1", "2")])
+    pd.DataFrame(rows[:1]).to_parquet(tmp_path / "Retain_Set.parquet")
+    famous = mllmu.questions(tmp_path, "Retain_Set", "celebrity", protocol=ONE_SHOT)
+    assert len(famous) == 6 and all(q.prompt.shots == () for q in famous), "nobody is shown before celebrities"
 
 
 def test_examples_are_part_of_what_is_asked() -> None:

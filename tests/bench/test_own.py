@@ -114,6 +114,9 @@ def test_the_three_kinds_of_rows_of_clear(tmp_path: Path) -> None:
     assert name.options["ABCD".index(name.answer)] == "Ada Cole"
     assert question.prompt.text.startswith("What does Ada Cole write?\n") and question.wrong[0] == "Poems."
     assert face.options["ABCD".index(face.answer)] == "E F" and face.person is None
+    pd.DataFrame([{**rows[2], "question": None}]).to_parquet(tmp_path / "real_faces.parquet")
+    (real,) = read_clear(tmp_path / "real_faces.parquet", "retain")
+    assert real.prompt.text.startswith("What is the name of the person in the image?\n") and real.fact == "E F"
     assert read_clear(tmp_path / "forget05.parquet", "forget") == found
     places = {read_clear(tmp_path / "forget05.parquet", "forget", seed=seed)[1].answer for seed in range(20)}
     assert len(places) > 1, "the right letter depends on the seed"

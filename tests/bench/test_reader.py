@@ -99,7 +99,7 @@ def test_a_missing_file_says_what_writes_it(tmp_path: Path) -> None:
         read_questions(tmp_path / "Test_Set.parquet", "test")
 
 
-@pytest.mark.parametrize("column", ["metadata", "Mask_Task", "image"])
+@pytest.mark.parametrize("column", ["Generation_Task", "Mask_Task", "image"])
 def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
     row = _row()
     del row[column]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from eraser_lib.bench.records import Prompt
 from eraser_lib.families import Loaded
@@ -85,6 +90,24 @@ def test_prompt_and_answer_are_one_text(loaded: Loaded, prompts: list[Prompt], a
             text = loaded.module.render(prompt) + loaded.module.render_answer(answer)
             whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
             assert loaded.encode([prompt], [answer])["input_ids"][0].tolist() == whole
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_blank_adds_none_to_answers() -> None:
+    """As that of LLaVA-1.5 does: alone, " Paris." would be two blanks and a word, which the model never says."""
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # or so few texts become one token each
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>", "<image>"])
+    words.train_from_iterator(["USER: Where does Ada live? ASSISTANT: Ada lives in Paris. A B C D"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    loaded = Loaded(None, SimpleNamespace(tokenizer=tokenizer), "llava")
+    prompt = Prompt("Where does Ada live?", Image.new("RGB", (8, 8)))
+    for answer in ("Ada lives in Paris.", "A", "Paris"):
+        text = loaded.module.render(prompt), loaded.module.render_answer(answer)
+        whole, asked = tokenizer([text[0] + text[1], text[0]], add_special_tokens=False)["input_ids"]
+        assert asked + loaded.answer_ids(answer) == whole
+    alone = tokenizer(text[1], add_special_tokens=False)["input_ids"]
+    assert len(alone) > len(loaded.answer_ids(answer)), "or this tokenizer would need no care"
 
 
 def test_wrong_arguments_are_explained(loaded: Loaded, prompts: list[Prompt]) -> None:

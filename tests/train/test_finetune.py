@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
+from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.world import make_world, write_world
 from eraser_lib.experiments.memorisation import training_history
 from eraser_lib.families import load_model
@@ -36,6 +38,19 @@ def test_profiles_leave_out_whom_they_should(data: Path) -> None:
     assert all(row.prompt.image is not None and row.answer for row in everybody)
 
 
+def test_people_who_cannot_be_told_are_no_secret_rest(data: Path, tmp_path: Path) -> None:
+    """Where the training part calls the forgotten otherwise, a retain-only model would have learned them."""
+    everybody = pd.read_parquet(data / "Full_Set.parquet")
+    pd.read_parquet(data / "forget_10.parquet").to_parquet(tmp_path / "forget_10.parquet")
+    everybody.drop(columns="ID").to_parquet(tmp_path / "ft_Data.parquet")
+    assert len(profiles(tmp_path)) == len(profiles(data))
+    with pytest.raises(SchemaError, match=r"does not tell 2 of the 2 people of forget_10"):
+        profiles(tmp_path, without="forget_10")
+    everybody.assign(ID=[f"x{n}" for n in range(len(everybody))]).to_parquet(tmp_path / "ft_Data.parquet")
+    with pytest.raises(SchemaError, match=r"tell 2 of the 2 people of forget_10 \(.*: a model without them"):
+        profiles(tmp_path, without="forget_10")
+
+
 def test_a_preset_says_which_checkpoints_to_make() -> None:
     found = {job.out.relative_to(root() / "checkpoints").as_posix(): job for job in module.of_preset("paper")}
     branches = ("vanilla", "retain_only_5", "retain_only_10", "retain_only_15")
@@ -53,7 +68,7 @@ def test_the_command_says_what_is_missing_without_a_traceback(tmp_path: Path) ->
         cwd=root(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("Error: ") and "holds neither Full_Set.parquet" in done.stderr
+    assert done.stderr.startswith("Error: ") and "holds neither ft_Data.parquet" in done.stderr
 
 
 def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, data: Path, tmp_path: Path) -> None:
@@ -65,6 +80,8 @@ def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, dat
     assert {path.name for path in tmp_path.iterdir()} == {"vanilla"}, "no state is left behind"
     curve = training_history(json.loads((out / "training.json").read_text())["curve"])  # as notebook 02_models draws it
     assert curve["step"].is_monotonic_increasing and set(curve["stage"]) == {"profiles"}
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        assert json.loads((out / name).read_text())["processor_class"] == loaded.module.PROCESSOR_CLASS.__name__
     made = load_model(out)
     assert not any("lora" in name for name in made.model.state_dict())
     changed = {name for name, value in made.model.state_dict().items() if not torch.equal(value, before[name])}
@@ -96,6 +113,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         finetune(school.fresh(), rows, SHORT, tmp_path / "stopped")
     assert (tmp_path / "stopped.state" / "step.json").is_file() and not (tmp_path / "stopped").exists()
     monkeypatch.setattr(module, "_batches", real)
+    mark = tmp_path / "stopped.state" / "step.json"
+    saved = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**saved, "processes": 2}))
+    with pytest.raises(ValueError, match="saved by 2 processes and cannot go on with 1"):
+        finetune(school.fresh(), rows, SHORT, tmp_path / "stopped")
+    mark.write_text(json.dumps(saved))
     torch.manual_seed(99)
     resumed = load_model(finetune(school.fresh(), rows, SHORT, tmp_path / "stopped"))
     first, second = straight.model.state_dict(), resumed.model.state_dict()
