@@ -22,7 +22,8 @@ class ResultsCost(ResultsDirective):
 
     The argument is the phase. `models`: which, in order; `machine`: a part of the machine's name, where several were
     measured; `reference`: what the ratios are of, `*` for any; `methods`: only these, separated by semicolons. With
-    `shapes: rows` the rows are shapes, the columns methods, and the cells the measured values.
+    `shapes: rows` the rows are shapes, the columns methods, and the cells the measured values; with `shapes: ratios`
+    rows are the shapes of one method that say what share of the prompts is about forgotten people.
     """
 
     option_spec: ClassVar[Any] = options("models", "machine", "reference", "methods", "shapes", "digits")
@@ -36,6 +37,8 @@ class ResultsCost(ResultsDirective):
         self.use(table)
         self.use(manifest)
         rows, measured = self._rows(pd.read_csv(table), json.loads(manifest.read_text()))
+        if self.options.get("shapes") == "ratios":
+            rows = rows[rows["shape"].str.contains("about forgotten people")].assign(method=rows["shape"])
         head, body = (_by_shape if self.options.get("shapes") == "rows" else _by_method)(
             rows.to_dict("records"), int(self.options.get("digits", "2"))
         )
@@ -71,7 +74,7 @@ class ResultsCost(ResultsDirective):
             rows = rows[rows["method"].isin(order)].sort_values(
                 "method", key=lambda m: m.map(order.index), kind="stable"
             )
-        if self.options.get("shapes") != "rows":
+        if not self.options.get("shapes"):
             rows = rows.drop_duplicates(["model", "method", "layers", "batch"])
         return rows, measured
 

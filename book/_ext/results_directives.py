@@ -14,10 +14,10 @@ from results_nodes import (
     machine_text,
     missing,
     parameters_text,
+    record_cell,
     short_provenance,
     table_node,
     text_cell,
-    text_of,
 )
 from results_reader import MissingResult, Results, run_stems
 from results_roles import open_results, words
@@ -149,7 +149,7 @@ class ResultsFigure(ResultsDirective):
 
 
 class ResultsJson(ResultsDirective):
-    """`results-json`: the numbers behind a figure as a table, one row per model and record."""
+    """`results-json`: the numbers behind a figure as a table, one row per model and record, intervals below values."""
 
     option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits", "first")
 
@@ -164,18 +164,12 @@ class ResultsJson(ResultsDirective):
             if absent := [column for column in chosen if column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
             whose = [] if model == "all" else [label(model)]  # one table for both needs no column that says so
-            head = [*(("model", 1) for _ in whose), *((str(column).replace("_", " "), 1) for column in chosen)]
+            heads = [str(column).removesuffix("_bytes").replace("_", " ") for column in chosen]
+            head = [*(("model", 1) for _ in whose), *((text, 1) for text in heads)]
             first = int(self.options.get("first", len(frame)))
             dropped += max(0, len(frame) - first)
-            for record in frame[chosen].head(first).to_dict("records"):
-                cells = [
-                    *whose,
-                    *(
-                        label(str(value)) if column in ("method", "baseline") else text_of(value, digits)
-                        for column, value in record.items()
-                    ),
-                ]
-                body.append([text_cell(cell) for cell in cells])
+            for record in frame.head(first).to_dict("records"):
+                body.append([*map(text_cell, whose), *(record_cell(column, record, digits) for column in chosen)])
         caption = self.caption()
         if dropped:
             caption += nodes.paragraph("", f"Not shown: {dropped} further rows of the file.")

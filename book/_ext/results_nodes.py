@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from docutils import nodes
@@ -57,8 +57,49 @@ def text_of(value: Any, digits: int = 3) -> str:
     if isinstance(value, float):
         if math.isinf(value):
             return "infinite"
-        return "not applicable" if value != value else f"{value:.{digits}f}"
+        if value != value:
+            return "not applicable"
+        if abs(value) >= 10 and value.is_integer():
+            return f"{value:.0f}"  # a count that a table holds as a float
+        # what would be rounded to nothing, such as a rate of learning, keeps its first digit
+        return f"{value:.1g}" if 0 < abs(value) < 0.5 * 10.0**-digits else f"{value:.{digits}f}"
     return str(value)
+
+
+def bytes_text(value: Any) -> str:
+    """A number of bytes in the unit that leaves few digits."""
+    if value is None or value != value:
+        return ABSENT
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+ABSENT = "–"
+"""In tables of records, where a record says nothing under a head."""
+
+
+def record_cell(column: str, record: Mapping[Any, Any], digits: int) -> nodes.paragraph:
+    """A cell of a record, with the interval of `<column>_low` and `<column>_high`, where it has them, below."""
+    value = record[column]
+    if column in ("method", "baseline"):
+        return text_cell(label(str(value)))
+    if column.endswith("_bytes"):
+        return text_cell(bytes_text(value))
+    if value is None or value != value:
+        return text_cell(ABSENT)
+    paragraph = text_cell(text_of(value, digits))
+    low, high = (record.get(f"{column}_{end}", record.get(f"ci_{end}")) for end in ("low", "high"))
+    own = f"{column}_low" in record or column in MEASURED
+    if own and None not in (low, high) and low == low and high == high:
+        interval = f"[{text_of(low, digits)}, {text_of(high, digits)}]"
+        paragraph += [nodes.Text(" "), nodes.inline("", interval, classes=["interval"])]
+    return paragraph
+
+
+MEASURED = ("value", "difference", "auc")
+"""Columns that `ci_low` and `ci_high` of a record belong to."""
 
 
 def missing(message: str) -> nodes.Element:

@@ -28,6 +28,9 @@ LABELS = {
     "gibberish_rate": "gibberish rate",
     "same_photo": "same photo",
 }
+DEFINED = {"answer_prob": ("detector",)}
+"""Metric -> methods that have its value by definition, and are never the best by it: of a prompt that a detector
+refuses nothing can be read, and the right answer counts as impossible."""
 LOWER_IS_BETTER = ("forget", "test", "dev")
 NEUTRAL = ("refusal_rate", "fluent_refusal_rate", "opened_rate", "gate_value")
 
@@ -102,7 +105,9 @@ def build_grid(
     if better != "none" and list(rows) == ["method"]:
         fixed = {name: chosen[0] for name, chosen in filters.items() if len(chosen) == 1}
         for j, key in enumerate(column_keys):
-            _embolden(cells, row_keys, j, _direction({**fixed, **dict(zip(columns, key, strict=True))}, better))
+            where = {**fixed, **dict(zip(columns, key, strict=True))}
+            beside = DEFINED.get(where.get("metric", ""), ())
+            _embolden(cells, row_keys, j, _direction(where, better), beside)
     return Grid(tuple(rows), tuple(columns), row_keys, column_keys, cells, missing)
 
 
@@ -123,13 +128,17 @@ def _direction(where: Mapping[str, str], better: str) -> str | None:
     return None if subset is None else "low" if subset in LOWER_IS_BETTER else "high"
 
 
-def _embolden(cells: list[list[Cell]], row_keys: list[tuple[str, ...]], j: int, better: str | None) -> None:
+def _embolden(
+    cells: list[list[Cell]], row_keys: list[tuple[str, ...]], j: int, better: str | None, beside: Sequence[str]
+) -> None:
     if better is None:
         return
     rivals = {
         i: found
         for i, (method,) in enumerate(row_keys)
-        if method not in REFERENCES and (found := cells[i][j].measured) is not None and found.value is not None
+        if method not in (*REFERENCES, *beside)
+        and (found := cells[i][j].measured) is not None
+        and found.value is not None
     }
     for i, mine in rivals.items():
         others = [other for k, other in rivals.items() if k != i]

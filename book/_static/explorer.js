@@ -16,11 +16,30 @@
     const svg = ["svg", "line", "path", "circle", "rect", "text", "g"].includes(tag);
     const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+      if (name.startsWith("on")) node[name] = value;
       else node.setAttribute(name, value);
     }
     node.append(...children);
     return node;
+  };
+  // A redraw changes nodes in place: a slider that is replaced while it is dragged lets go of the mouse.
+  const renew = (old, fresh) => {
+    if (old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
+    if (old.nodeType === Node.TEXT_NODE) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+      return undefined;
+    }
+    for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const name of fresh.getAttributeNames())
+      if (old.getAttribute(name) !== fresh.getAttribute(name)) old.setAttribute(name, fresh.getAttribute(name));
+    for (const name of ["onclick", "onchange", "oninput"]) old[name] = fresh[name];
+    const before = [...old.childNodes], after = [...fresh.childNodes];
+    after.forEach((child, i) => (i < before.length ? renew(before[i], child) : old.append(child)));
+    before.slice(after.length).forEach((child) => child.remove());
+    // what a hand has moved no longer listens to its attribute
+    if (old.nodeName === "INPUT" && Number(old.value) !== Number(fresh.value)) old.value = fresh.value;
+    if (old.nodeName === "SELECT") old.value = fresh.value;
+    return undefined;
   };
   const model = () => data.models[state.model];
   const opened = (values, threshold) => values.filter((v) => v > threshold).length / Math.max(1, values.length);
@@ -155,7 +174,6 @@
 
   // --- the page -------------------------------------------------------------------------------------------------
   const draw = () => {
-    const focus = document.activeElement?.getAttribute("aria-label");
     const [low, high] = range();
     const slide = make("input", { type: "range", min: low, max: high, step: (high - low) / 400, value: state.threshold,
       "aria-label": "threshold", class: "ex-wide", oninput: (e) => { state.threshold = Number(e.target.value); draw(); } });
@@ -164,7 +182,8 @@
     const models = Object.keys(data.models).map((name) => make("button", { type: "button",
       "aria-pressed": String(name === state.model), onclick: () => { state.model = name; state.threshold = strict(); draw(); } },
       NAMES[name] ?? name));
-    root.replaceChildren(
+    const fresh = root.cloneNode(false);
+    fresh.append(
       make("div", { class: "ex-controls" }, ...models),
       make("h3", {}, "How far the gate opens"),
       make("div", { class: "ex-controls" }, "threshold ", slide, make("b", {}, state.threshold.toFixed(2)), ...marks),
@@ -172,7 +191,7 @@
       make("h3", {}, "What they answer"), answers(),
       make("h3", {}, "What is added, tried on the dev people"), pushes(),
       make("h3", {}, "Where one looks: AUC by block and solver, single blocks"), blocks());
-    if (focus) root.querySelector(`[aria-label="${focus}"]`)?.focus();
+    renew(root, fresh);
   };
   state.threshold = strict();
   draw();

@@ -170,22 +170,33 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     """What each method costs, from the notes and the files of the run; one row per method.
 
     Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for gate, LEACE and detector without the
-    forward passes that read their activations, for MANU with them); `tuning_seconds` (of training in the search on the
-    dev people); `trained_parameters`; `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and,
-    for trained methods, its copy and the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a
-    trained method its changed weights in half precision); `undo`, and `undo_seconds` where `undone`, of `undo_seconds`,
-    has them. Missing where nothing was measured.
+    forward passes that read their activations, for MANU with them); `search_seconds` (of the jobs that choose its
+    settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes` (of the process that
+    fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser); `stored_bytes` (what a
+    deployment adds to the vanilla model: for a trained method its changed weights in half precision); `undo`, and
+    `undo_seconds` where `undone`, of `undo_seconds`, has them. Missing where nothing was measured.
     """
-    rows = [_row(method, peak_memory_bytes=_peak(study, method), **costs) for method, costs in _costs(study)]
+    rows = [
+        _row(method, peak_memory_bytes=_peak(study, method), search_seconds=_searched(study, method), **costs)
+        for method, costs in _costs(study)
+    ]
     for row in rows:
         row["undo_seconds"] = (undone or {}).get(row["method"] if row["method"] in UNDO else WEIGHTS)
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
-    names = ("fit_seconds", "tuning_seconds", "trained_parameters", "peak_memory_bytes", "stored_bytes")
+    names = ("fit_seconds", "search_seconds", "trained_parameters", "peak_memory_bytes", "stored_bytes")
     empty = dict.fromkeys(names)
     return {"method": method, **empty, **costs, "undo": UNDO.get(method, "load the old weights")}
+
+
+def _searched(study: Study, method: str) -> float | None:
+    """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
+    gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
+    jobs = gate if method == "mllmeraser" else [f"{study.model}-all-08_tune_{method}"]
+    seconds = [_read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
+    return None if None in seconds else float(sum(seconds))
 
 
 def _peak(study: Study, method: str) -> int | None:
@@ -207,11 +218,9 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(_read(path)["rows"])
-        tried = pd.DataFrame(_note(replace(study, split=5), f"tuning-{method}")["rows"])
         trained = int(runs["trained_parameters"].iloc[0])
         yield method, {
             "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
-            "tuning_seconds": float(tried.groupby(["settings", "lr"])["seconds"].max().sum()),
         }  # fmt: skip
     closed = _note(study, "closed").get("costs", {})
     for method, costs in closed.items():

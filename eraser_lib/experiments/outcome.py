@@ -40,19 +40,34 @@ def criteria(logs: pd.DataFrame, *, method: str = "mllmeraser") -> pd.DataFrame:
     rows.append(
         _row("opened prompts that end in a fluent refusal without the fact", silent.mean(), 0.95, silent.mean() >= 0.95)
     )
-    reference = logs[logs["method"] == "retain_only"]
+    return pd.DataFrame([*rows, *left_behind(logs, method), *lost_elsewhere(logs, method)])
+
+
+def left_behind(logs: pd.DataFrame, method: str) -> list[dict[str, Any]]:
+    """The criteria on what is left of the forgotten people's facts, against retain-only, which never knew them."""
+    own, reference = logs[logs["method"] == method], logs[logs["method"] == "retain_only"]
+    rows = []
     for subset in ERASED:
         for column, name in (("fact_recall", "exact-fact recall"), ("answer_prob", "answer probability")):
             mine = own[own["subset"] == subset][column].dropna().astype(float).mean()
             bound = _upper_bound(reference[reference["subset"] == subset], column)
             met = None if bound is None else bool(mine <= bound)
             rows.append(_row(f"{name}, {subset}, against retain-only's upper bound", mine, bound, met))
-    losses = paired_losses(logs[logs["method"].isin([method, "vanilla"])])
+    return rows
+
+
+def lost_elsewhere(logs: pd.DataFrame, method: str) -> list[dict[str, Any]]:
+    """The criteria on right answers lost about people who stay; of several seeds that counts which loses most."""
+    rows = []
+    losses = paired_losses(logs[logs["method"].isin([method, "vanilla"]) & logs["subset"].isin(KEPT)])
     for subset in KEPT:
-        loss = losses[(losses["subset"] == subset) & (losses["metric"] == "loss")].iloc[0]
+        own = losses[(losses["subset"] == subset) & (losses["metric"] == "loss")]
+        if own.empty:
+            continue
+        loss = own.sort_values("value").iloc[-1]
         met = bool(loss["value"] <= 0.01 and loss["ci_high"] <= 0.02)
         rows.append(_row(f"paired loss, {subset}", loss["value"], 0.01, met, low=loss["ci_low"], high=loss["ci_high"]))
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _row(what: str, value: float, bound: float | None, met: bool | None, **interval: float) -> dict[str, Any]:

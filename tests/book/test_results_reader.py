@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from book_fixtures import fixture_notebook, summary_row
 from docutils import nodes
-from results_nodes import grid_node
+from results_nodes import bytes_text, grid_node, record_cell
 from results_reader import Measured, MissingResult, Results, failure_of_notebook, run_stems
 from results_table import build_grid, records_frame
 
@@ -82,6 +82,30 @@ def grid_of(root: Path, *methods: str, **options: object) -> object:
 def test_bold_marks_the_method_whose_interval_lies_apart(results_root: Path) -> None:
     grid = grid_of(results_root, "vanilla", "constant", "mllmeraser", "prompt")
     assert [row[0].bold for row in grid.cells] == [False, False, True, False]  # type: ignore[attr-defined]
+
+
+def test_what_a_method_has_by_definition_is_no_victory(results_root: Path) -> None:
+    """A refusing detector's probability is 0 because nothing can be read; the method after it is the best."""
+    frame = pd.read_csv(results_root / "summary.csv").replace({"method": {"mllmeraser": "detector"}})
+    for metric, expected in (("fact_recall", [False, True]), ("answer_prob", [False, False])):
+        frame.assign(metric=metric).to_csv(results_root / "summary.csv", index=False)
+        grid = build_grid(
+            Results(results_root), rows=["method"], columns=["metric"],
+            filters={"model": ["llava"], "method": ["constant", "detector"], "subset": ["forget"], "metric": [metric]},
+        )  # fmt: skip
+        assert [row[0].bold for row in grid.cells] == expected
+
+
+def test_records_show_intervals_below_values_and_bytes_in_units() -> None:
+    record = {"method": "npo", "gone": 0.1, "gone_low": 0.05, "gone_high": 0.2, "difference": 0.3, "ci_low": 0.1,
+              "ci_high": 0.5, "p_holm": 0.3, "lr": 3e-4, "steps": 120.0, "stored_bytes": 2_400_000, "undo": None,
+              "kept": float("nan"), "kept_low": None, "kept_high": None, "zero": 0.0}  # fmt: skip
+    shown = {name: record_cell(name, record, 3).astext() for name in record if not name.endswith(("_low", "_high"))}
+    assert shown == {
+        "method": "NPO", "gone": "0.100 [0.050, 0.200]", "difference": "0.300 [0.100, 0.500]", "p_holm": "0.300",
+        "lr": "0.0003", "steps": "120", "stored_bytes": "2.4 MB", "undo": "–", "kept": "–", "zero": "0.000",
+    }  # fmt: skip
+    assert [bytes_text(size) for size in (None, 0, 1500, 1_399_820_288)] == ["–", "0 B", "1.5 kB", "1.4 GB"]
 
 
 def test_nothing_is_bold_where_intervals_touch(results_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -84,10 +85,16 @@ def test_the_best_and_the_best_that_does_not_babble(study: Study) -> None:
 def test_the_ledger_by_hand(study: Study) -> None:
     (study.out / "manifests").mkdir()
     (study.out / "manifests" / "llava-5-08_npo.json").write_text('{"peak_memory_bytes": 123}')
+    (study.out / "manifests" / "llava-all-08_tune_npo.json").write_text('{"seconds": 20}')
+    for job, seconds in (("03_direction", 1), ("04_gate", 2), ("06_select", 4)):
+        (study.out / "manifests" / f"llava-5-{job}.json").write_text(json.dumps({"seconds": seconds}))
     rows = contest.ledger(study).set_index("method")
     assert rows.loc["npo", "peak_memory_bytes"] == 123 and pd.isna(rows.loc["leace", "peak_memory_bytes"])
-    npo = rows.loc["npo", ["fit_seconds", "tuning_seconds", "trained_parameters", "stored_bytes"]]
-    assert npo.tolist() == [2, 9 + 6 + 5, 9, 18], "a training that was looked at twice is paid once"
+    npo = rows.loc["npo", ["fit_seconds", "search_seconds", "trained_parameters", "stored_bytes"]]
+    assert npo.tolist() == [2, 20, 9, 18]
+    assert rows.loc["mllmeraser", "search_seconds"] == 7 and pd.isna(rows.loc["leace", "search_seconds"])
+    (study.out / "manifests" / "llava-5-04_gate.json").unlink()
+    assert pd.isna(contest.ledger(study).set_index("method").loc["mllmeraser", "search_seconds"]), "no part for all"
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
     assert rows.loc["manu", "stored_bytes"] == 40 and rows.loc["manu", "undo"] == "load the old weights"
     assert rows.loc["leace", ["stored_bytes", "undo"]].tolist() == [64, "detach"]
@@ -131,7 +138,8 @@ def test_what_a_method_trades(study: Study) -> None:
         contest.trade(only[(only["method"] != "vanilla") | (only["subset"] == "test")])["method"]
     )
     figure = tradeoff(contest.trade(logs()), {"llava": contest.curves(contest.searches(study))})
-    (panel,) = figure.axes
+    panel, corner = figure.axes
+    assert len([line for line in corner.lines if line.get_marker() in ("o", "s")]) == 1, "vanilla lies outside"
     marks = [line for line in panel.lines if line.get_marker() in ("o", "s")]
     assert [(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in marks] == [  # type: ignore[index]
         pytest.approx((0.9, 1.0)), pytest.approx((0.9, 0.3)),
@@ -140,7 +148,7 @@ def test_what_a_method_trades(study: Study) -> None:
 
     points = contest.trade(logs())
     quiet = points[points["method"] == "npo"].assign(gone=0.5, form="speaking")
-    (panel,) = tradeoff(points, {}, quiet).axes
+    panel, _ = tradeoff(points, {}, quiet).axes
     marks = [line for line in panel.lines if line.get_marker() == "o"]
     fills = [m.get_markerfacecolor() == m.get_color() for m in marks]
     assert fills == [True, False] and float(marks[1].get_ydata()[0]) == 0.5  # type: ignore[index]
