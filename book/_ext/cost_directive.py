@@ -38,7 +38,8 @@ class ResultsCost(ResultsDirective):
         self.use(manifest)
         rows, measured = self._rows(pd.read_csv(table), json.loads(manifest.read_text()))
         if self.options.get("shapes") == "ratios":
-            rows = rows[rows["shape"].str.contains("about forgotten people")].assign(method=rows["shape"])
+            rows = rows[rows["shape"].str.contains("about forgotten people")]
+            rows = rows.assign(method=rows["shape"].to_numpy())
         head, body = (_by_shape if self.options.get("shapes") == "rows" else _by_method)(
             rows.to_dict("records"), int(self.options.get("digits", "2"))
         )

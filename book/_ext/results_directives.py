@@ -149,13 +149,17 @@ class ResultsFigure(ResultsDirective):
 
 
 class ResultsJson(ResultsDirective):
-    """`results-json`: the numbers behind a figure as a table, one row per model and record, intervals below values."""
+    """`results-json`: the numbers behind a figure as a table, one row per model and record, intervals below values.
 
-    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits", "first")
+    `apart` gives each model a table of its own, for tables that a column for its name would make too wide.
+    """
+
+    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits", "first", "apart")
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and source line."""
         name, body, head, dropped = self.arguments[0].strip(), [], [], 0
+        tables: list[nodes.Node] = []
         digits = int(self.options.get("digits", "3"))
         for model in words(self.options.get("model", MODELS)):
             self.use(results.root / "figures" / model / f"{name}.json")
@@ -163,17 +167,25 @@ class ResultsJson(ResultsDirective):
             chosen = words(self.options.get("columns")) or list(frame.columns)
             if absent := [column for column in chosen if column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
-            whose = [] if model == "all" else [label(model)]  # one table for both needs no column that says so
+            # one table for both needs no column that says so
+            whose = [] if model == "all" or "apart" in self.options else [label(model)]
             heads = [str(column).removesuffix("_bytes").replace("_", " ") for column in chosen]
             head = [*(("model", 1) for _ in whose), *((text, 1) for text in heads)]
             first = int(self.options.get("first", len(frame)))
             dropped += max(0, len(frame) - first)
             for record in frame.head(first).to_dict("records"):
                 body.append([*map(text_cell, whose), *(record_cell(column, record, digits) for column in chosen)])
+            if "apart" in self.options:
+                tables += [nodes.paragraph("", "", nodes.strong("", label(model))), table_node([head], body)]
+                body = []
         caption = self.caption()
         if dropped:
             caption += nodes.paragraph("", f"Not shown: {dropped} further rows of the file.")
-        return [caption, table_node([head], body), *self.source_line(results, f"figures/<model>/{name}.json")]
+        return [
+            caption,
+            *(tables or [table_node([head], body)]),
+            *self.source_line(results, f"figures/<model>/{name}.json"),
+        ]
 
 
 class Explorer(ResultsDirective):

@@ -54,21 +54,23 @@ def verdicts(logs: pd.DataFrame, tests: pd.DataFrame, forgotten: Collection[str]
 def photos(logs: pd.DataFrame, forgotten: Collection[str]) -> pd.DataFrame:
     """Questions about what else is to be seen on a picture, apart for pictures of forgotten people and of others.
 
-    Columns: `method`, `whose` picture (`their`, `others`), `answer_prob` and `right` (share of right answers) with
-    `_low` and `_high`, `opened`, `n`, `n_people`. Empty where nobody wrote such questions.
+    One row per method with columns `method` and, after `their_` (the forgotten people's pictures) and `others_`:
+    `prob` (of the right answer) and `right` (share of right answers) with `_low` and `_high`, `opened` (share of prompts
+    whose gate opened), `n` (questions). Empty where nobody wrote such questions.
     """
     asked = logs[logs["subset"] == "same_photo"]
     rows = []
-    for is_theirs, whose in PHOTOS.items():
-        group = asked[asked["person"].isin(forgotten) == is_theirs]
-        for method, own in group.groupby("method", sort=False):
-            opened = own["opened"].astype("boolean")
-            rows.append({
-                "method": method, "whose": whose, **_mean(own, "answer_prob", "answer_prob"),
-                **_mean(own, RIGHT, "right"), "opened": float(opened.mean()) if opened.notna().any() else None,
-                "n": len(own) // own["seed"].nunique(), "n_people": own["person"].nunique(),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+    for method, own in asked.groupby("method", sort=False):
+        row: dict[str, Any] = {"method": method}
+        for is_theirs, whose in PHOTOS.items():
+            group = own[own["person"].isin(forgotten) == is_theirs]
+            opened = group["opened"].astype("boolean")
+            row |= _mean(group, "answer_prob", f"{whose}_prob") | _mean(group, RIGHT, f"{whose}_right")
+            row[f"{whose}_opened"] = float(opened.mean()) if opened.notna().any() else None
+            row[f"{whose}_n"] = len(group) // own["seed"].nunique()  # of one seed
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    return found if found.empty else found.sort_values("their_prob", kind="stable", ignore_index=True)
 
 
 def _mean(rows: pd.DataFrame, column: str, name: str) -> dict[str, float | None]:

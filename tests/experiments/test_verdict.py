@@ -24,15 +24,13 @@ def test_pictures_of_the_forgotten_stand_apart_from_those_of_others() -> None:
         *(colours("gate", person, 1.0, opened=person == "a") for person in ("a", "b", "c")),
         {**colours("gate", "a", 0.0), "subset": "test"},
     ])  # fmt: skip
-    found = verdict.photos(logs, GONE).set_index(["method", "whose"])
-    assert found["right"].to_dict() == {
-        ("vanilla", "their"): 1, ("noise", "their"): 0, ("gate", "their"): 1,
-        ("vanilla", "others"): 1, ("noise", "others"): 1, ("gate", "others"): 1,
-    }  # fmt: skip
-    assert found.loc[("noise", "others"), "answer_prob"] == 0.5
-    assert found.loc[("gate", "their"), "opened"] == 0.5 and found.loc[("gate", "others"), "opened"] == 0
-    assert found["opened"].isna().sum() == 4, "where nothing opens nothing is counted"
-    assert found["n"].tolist() == [2, 2, 2, 1, 1, 1], "of one seed"
+    found = verdict.photos(logs, GONE).set_index("method")
+    assert found["their_right"].to_dict() == {"noise": 0, "vanilla": 1, "gate": 1}
+    assert found["others_right"].to_dict() == {"noise": 1, "vanilla": 1, "gate": 1}
+    assert found.loc["noise", "others_prob"] == 0.5 and found.loc["noise", "their_prob"] == 0
+    assert found.loc["gate", ["their_opened", "others_opened"]].tolist() == [0.5, 0]
+    assert found.drop("gate")[["their_opened", "others_opened"]].isna().all(None), "where nothing can open"
+    assert (found["their_n"] == 2).all() and (found["others_n"] == 1).all(), "of one seed"
     assert verdict.photos(logs[logs["subset"] == "test"], GONE).empty
 
 
