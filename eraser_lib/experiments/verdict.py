@@ -55,8 +55,8 @@ def photos(logs: pd.DataFrame, forgotten: Collection[str]) -> pd.DataFrame:
     """Questions about what else is to be seen on a picture, apart for pictures of forgotten people and of others.
 
     One row per method with columns `method` and, after `their_` (the forgotten people's pictures) and `others_`:
-    `prob` (of the right answer) and `right` (share of right answers) with `_low` and `_high`, `opened` (share of prompts
-    whose gate opened), `n` (questions). Empty where nobody wrote such questions.
+    `prob` (of the right answer) and `right` (share of right answers) with `_low` and `_high`, `opened` (share of
+    prompts whose gate opened), `n` (questions). Empty where nobody wrote such questions.
     """
     asked = logs[logs["subset"] == "same_photo"]
     rows = []

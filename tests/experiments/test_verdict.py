@@ -29,7 +29,7 @@ def test_pictures_of_the_forgotten_stand_apart_from_those_of_others() -> None:
     assert found["others_right"].to_dict() == {"noise": 1, "vanilla": 1, "gate": 1}
     assert found.loc["noise", "others_prob"] == 0.5 and found.loc["noise", "their_prob"] == 0
     assert found.loc["gate", ["their_opened", "others_opened"]].tolist() == [0.5, 0]
-    assert found.drop("gate")[["their_opened", "others_opened"]].isna().all(None), "where nothing can open"
+    assert found.drop("gate")[["their_opened", "others_opened"]].isna().all(axis=None), "where nothing can open"
     assert (found["their_n"] == 2).all() and (found["others_n"] == 1).all(), "of one seed"
     assert verdict.photos(logs[logs["subset"] == "test"], GONE).empty
 
