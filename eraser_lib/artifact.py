@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .eraser import Eraser
 
 SCHEMA = 1
+REQUIRED = ("tensors_sha256", "rms", "gate_sites", "steered_sites", "metadata")
+"""Keys of the document beside the fields of the eraser."""
 """Version of the file format; a reader refuses any other."""
 
 TENSORS, DOCUMENT = "eraser.safetensors", "eraser.json"
@@ -89,6 +91,18 @@ def save(eraser: Eraser, folder: Path, model: nn.Module | None = None) -> None:
     (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
 
 
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}); copy the eraser again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__} and no object: it is not of an eraser")
+    if found.get("schema") == SCHEMA and (absent := [key for key in REQUIRED if key not in found]):
+        raise ValueError(f"{path} lacks {', '.join(absent)}: it was changed, or not written to its end")
+    return found
+
+
 def load(folder: Path) -> Eraser:
     """Read both files. Raises `FileNotFoundError`, or `ValueError` for another schema or files that do not
     match."""
@@ -97,7 +111,7 @@ def load(folder: Path) -> Eraser:
     for name in (DOCUMENT, TENSORS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; expected a folder written by Eraser.save_pretrained.")
-    document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    document = _document(folder / DOCUMENT)
     if document.get("schema") != SCHEMA:
         raise ValueError(
             f"{folder / DOCUMENT} has schema {document.get('schema')!r}, this version reads {SCHEMA}. Save "

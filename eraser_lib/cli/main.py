@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,8 @@ FAILED = 1
 """Exit code of a check that did not pass."""
 WRONG = 2
 """Exit code of wrong input."""
+CRASHED = 70
+"""Exit code of a fault of this program, so that nobody takes it for a check that did not pass."""
 
 
 @app.command()
@@ -62,15 +66,16 @@ def fit(
 ) -> None:
     """Fit an eraser on rows about the people to forget and about others.
 
-    Give the people to forget in many words and pictures: about forty rows each, and at least four. Give a few hundred
-    rows about others: half of them fit the gate, the rest choose and calibrate. It takes little more than a forward
-    pass for each row, and writes a folder of a few kilobytes to a few megabytes.
+    Give the people to forget in many words and pictures: about forty rows each, and at least four. Give a thousand
+    rows about others, of twenty people or more: half of them fit the gate, the rest choose and calibrate. It takes
+    little more than a forward pass for each row, and writes a folder of a few kilobytes to a few megabytes.
     """
     with explained():
         from eraser_lib.cli import workshop
 
         rows = read_rows(forget, "forget"), read_rows(retain, "retain")
         blocks, pushed = parse_blocks(decide, "--decide"), parse_blocks(steer, "--steer")
+        writable(out)
         loaded = load(model, device, dtype)
         made = workshop.fit(
             loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
@@ -83,6 +88,10 @@ def fit(
         show(report)
         return
     typer.echo(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
+    if min(report["opened"], report["refused"]) < 0.5:
+        typer.echo(
+            "warning: this eraser will miss most of what it should catch; give more and more varied rows", err=True
+        )
     typer.echo(f"Check it on rows of your own: eraser verify {model} {out} --forget FILE --retain FILE")
 
 
@@ -102,9 +111,12 @@ def ask(
         from eraser_lib.bench.records import Prompt
         from eraser_lib.cli import workshop
 
+        if not question.strip():
+            raise ValueError("the question is empty")
         prompt = Prompt(question, None if image is None else read_image(image))
+        Eraser.from_pretrained(eraser)  # a missing one is told before a model is loaded
         loaded = load(model, device, dtype)
-        (found,) = workshop.ask(loaded, Eraser.from_pretrained(eraser, model=loaded.model), [prompt])
+        (found,) = workshop.ask(loaded, attachable(eraser, loaded, model), [prompt])
     if as_json:
         show(found)
         return
@@ -137,8 +149,8 @@ def verify(
     eraser: Saved,
     forget: Forget,
     retain: Retain,
-    refused: Annotated[float, typer.Option(help="Share of forget rows that must be refused.")] = 0.9,
-    changed: Annotated[float, typer.Option(help="Share of retained rows that may change.")] = 0.05,
+    refused: Annotated[float, typer.Option(help="Share of forget rows that must be refused.", min=0, max=1)] = 0.9,
+    changed: Annotated[float, typer.Option(help="Share of retained rows that may change.", min=0, max=1)] = 0.05,
     batch: Batch = 16,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -149,9 +161,13 @@ def verify(
         from eraser_lib import Eraser
         from eraser_lib.cli import workshop
 
+        about = Eraser.from_pretrained(eraser).metadata
+        for side, path in (("forget", forget), ("retain", retain)):
+            if path.exists() and about.get(side) == fingerprint(path):
+                typer.echo(f"warning: --{side} is what fitted this eraser, so it shows nothing new", err=True)
         rows = read_rows(forget, "forget", role="test"), read_rows(retain, "retain", role="test")
         loaded = load(model, device, dtype)
-        made = Eraser.from_pretrained(eraser, model=loaded.model)
+        made = attachable(eraser, loaded, model)
         report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed, batch=batch)
     if as_json:
         show(report)
@@ -178,6 +194,11 @@ def load(model: str, device: str, dtype: str) -> Any:
     bits = {"8bit": 8, "4bit": 4}.get(dtype)
     if bits is None and dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype is {dtype!r}; it must be float32, bfloat16, float16, 8bit or 4bit")
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # unknown, absent, or not in this build
+            raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
     typer.echo(f"loading {model}", err=True)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
@@ -186,6 +207,34 @@ def load(model: str, device: str, dtype: str) -> Any:
         name, dtype=torch.bfloat16 if bits else getattr(torch, dtype), device="cpu" if device == "auto" else device,
         revision=revision or None, spread=device == "auto", bits=bits,
     )  # fmt: skip
+
+
+def attachable(folder: Path, loaded: Any, model: str) -> Any:
+    """The eraser in `folder` for this model; a warning where another one was named when it was fitted."""
+    from eraser_lib import Eraser
+
+    made = Eraser.from_pretrained(folder, model=loaded.model)
+    fitted_on = made.metadata.get("model_id")
+    if fitted_on not in (None, model):
+        typer.echo(f"warning: the eraser was fitted on {fitted_on}, not on {model}; check it: eraser verify", err=True)
+    return made
+
+
+def writable(out: Path) -> None:
+    """Make sure of the output before the work: `OSError` or `ValueError` where no eraser can be written.
+
+    Says so where an eraser lies there that will be replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the eraser")
+    if (out / "eraser.json").exists():
+        typer.echo(f"{out} holds an eraser already; it is replaced when the new one is ready", err=True)
+    made = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=made):
+            pass
+    except OSError as error:
+        raise OSError(f"{out} cannot be written: {error.strerror} ({made})") from error
 
 
 def parse_blocks(text: str, option: str) -> list[int] | None:
@@ -201,12 +250,12 @@ def parse_blocks(text: str, option: str) -> list[int] | None:
 
 def show(values: Any) -> None:
     """JSON on standard output."""
-    typer.echo(json.dumps(values, indent=1))
+    typer.echo(json.dumps(values, indent=1, allow_nan=False))
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Wrong input ends with its message and exit code 2, not with a traceback."""
+    """Wrong input ends with its message and exit code 2; a fault of the program with its traceback and 70."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -214,6 +263,10 @@ def explained() -> Iterator[None]:
             raise
         typer.echo(f"eraser: {error.name} is not installed: pip install 'eraser-lib[study]'", err=True)
         sys.exit(WRONG)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         typer.echo(f"eraser: {error}", err=True)
         sys.exit(WRONG)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("eraser: this is a fault of the program, not of its input", err=True)
+        sys.exit(CRASHED)

@@ -33,9 +33,10 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
         return own.read_people(path, subset, role=role)
     if not path.is_file():
         raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
+    pictures: dict[Path, Image.Image] = {}  # a picture that many rows show is held once
     rows = [
-        _row(path, number, line, subset, role)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        _row(path, number, line, subset, role, pictures)
+        for number, line in enumerate(own.read_text(path, error=RowsError).split("\n"), 1)
         if line.strip()
     ]
     if not rows:
@@ -46,7 +47,7 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
 EXAMPLE = '{"person": "anna", "image": "anna-1.png", "question": "What is the job of this person?"}'
 
 
-def _row(path: Path, number: int, line: str, subset: Subset, role: Role) -> Question:
+def _row(path: Path, number: int, line: str, subset: Subset, role: Role, pictures: dict[Path, Image.Image]) -> Question:
     where = f"{path}, line {number}"
     try:
         row: Any = json.loads(line)
@@ -58,16 +59,19 @@ def _row(path: Path, number: int, line: str, subset: Subset, role: Role) -> Ques
         if key not in KEYS:
             known = "; ".join(f"{name}: {what}" for name, what in KEYS.items())
             raise RowsError(f"{where}: unknown key {key!r}. Known are {known}.")
-        if not isinstance(value, str):
+        if value is not None and not isinstance(value, str):
             raise RowsError(f"{where}: {key} must be a text; it is {value!r}.")
+    row = {key: value for key, value in row.items() if value is not None}  # tables write null where there is nothing
     if not row.get("question", "").strip():
         raise RowsError(f"{where}: no question. Expected {EXAMPLE}")
-    picture = row.get("image")
-    image = None if picture is None else read_image(path.parent / picture, where)
+    image = None
+    if "image" in row:
+        file = path.parent / row["image"]
+        image = pictures[file] = pictures.get(file) or read_image(file, where)
     return Question(
         id=f"{path.stem}/{number}", subset=subset, role=role, modality="qa" if image is None else "vqa",
         task="generation", prompt=Prompt(row["question"], image), answer=row.get("answer", ""),
-        person=row.get("person"),
+        person=row.get("person", "").strip() or None,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -20,7 +21,7 @@ from eraser_lib.direction import Direction, contrast
 from eraser_lib.eraser import Eraser
 from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.experiments.activations import Activations, join, of_questions, read_activations
-from eraser_lib.experiments.gates import fit_joined, gate_values, readings
+from eraser_lib.experiments.gates import fit_joined, gate_values, halves, readings
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
@@ -34,6 +35,8 @@ BATCH = 16
 NEAR = 0.05
 """Readings that open this much less than the best count as good: of these the one with most blocks is taken, because
 rows that are set apart share words and pictures with those that are fitted, and single blocks lean on just that."""
+SHARES = {"fit": 3, "select": 1, "calibrate": 2}
+"""Parts of the retained rows, in sixths."""
 CONTRAST, TRIED = 192, 32
 """At most so many retained prompts for the direction, and forget prompts for the strength."""
 
@@ -46,8 +49,11 @@ class Fitted:
 
     eraser: Eraser
     calibration: Calibration
+    opened: float
+    """Share of forget rows set apart that a gate opens which was fitted without them, at the calibrated threshold."""
     readings: list[dict[str, Any]]
-    """Blocks tried, those taken first: `layers, opened` (share of forget rows set apart), `margin`."""
+    """Blocks tried, those taken first: `layers, opened` (share of forget rows set apart, at the looser threshold that
+    rows for choosing allow), `margin`."""
     strengths: list[dict[str, Any]]
     """Strengths tried: `strength, refused`."""
 
@@ -55,7 +61,7 @@ class Fitted:
         """Plain values."""
         attainable = self.calibration.attainable_alpha
         return {
-            "opened": self.readings[0]["opened"], "refused": next(
+            "opened": self.opened, "refused": next(
                 row["refused"] for row in self.strengths if row["strength"] == self.eraser.strength
             ),
             "calibration": {**asdict(self.calibration), "attainable_alpha": attainable},
@@ -85,20 +91,27 @@ def fit(
         say: told what is going on.
 
     Raises:
-        ValueError: too few rows for `alpha`, or a block that the model does not have.
+        ValueError: too few rows or people, people on both sides, or a block that the model does not have.
     """
     blocks = len(find_decoder(loaded.model).layers)
     _check_blocks(blocks, decide, steer)
-    kept = {name: [row for row in retain if _part(row) == name] for name in ("fit", "select", "calibrate")}
+    _check_people(forget, retain)
+    part = _parts(retain)
+    kept = {name: [row for row in retain if part[row.person or row.id] == name] for name in SHARES}
     for name, rows in kept.items():
         if name == "calibrate" and conformal_rank(len(rows), alpha) > len(rows):
             raise ValueError(
                 f"alpha = {alpha:g} needs {math.ceil(1 / alpha) - 1} retained rows to calibrate on; of the "
-                f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more, or accept "
-                f"--alpha {rounded_up(smallest_alpha(len(rows)))}"
+                f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more"
+                + (f", or accept --alpha {rounded_up(smallest_alpha(len(rows)))}" if len(rows) > 1 else "")
             )
         if not rows:
             raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")
+    if len(set(halves(kept["fit"]).tolist())) < 2:
+        raise ValueError(
+            f"the retained rows that are left to fit are about {len({row.person for row in kept['fit']})} people, who "
+            "cannot be halved to measure a gate on people that it was not fitted on; give rows about more people"
+        )
     fitted, tried = _set_apart(forget)
     say(f"reading {len(forget)} forget and {len(retain)} retained prompts at {blocks} blocks")
     read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept}, batch_size=batch)
@@ -117,13 +130,17 @@ def fit(
     near = max(row["opened"] for row in table) - NEAR
     table.sort(key=lambda row: (row["opened"] >= near, len(row["layers"]), row["opened"], row["margin"]), reverse=True)
     layers = tuple(table[0]["layers"])
-    say(f"decides at blocks {', '.join(map(str, layers))}: opens {table[0]['opened']:.0%} of forget rows set apart")
+    # what the eraser will open, by its own threshold and on rows that its gate has not seen
+    gate = fit_joined(solver, about, asked, layers)
+    bound = calibrate({"retain": gate_values(gate, join(read["calibrate"], layers))}, alpha).value
+    opened = float((gate_values(gate, join(read["tried"], layers)) > bound).double().mean())
+    say(f"decides at blocks {', '.join(map(str, layers))}: opens {opened:.0%} of forget rows set apart")
     asked["forget"], about["forget"] = [*fitted, *tried], _both(read["forget"], read["tried"])
     gate = fit_joined(solver, about, asked, layers)
     directions = {"instruction": decline_direction(loaded, [row.prompt for row in kept["fit"]], instruction, batch)}
     pushed = tuple(steer) if steer else tuple(range(max(1, blocks // 2)))
     strengths = try_strengths(
-        loaded, [row.prompt for row in tried[:: max(1, len(tried) // TRIED)]], directions, pushed,
+        loaded, [row.prompt for row in _spread(tried, TRIED)], directions, pushed,
         STRENGTHS if strength is None else (strength,), batch,
     )  # fmt: skip
     enough = [row for row in strengths if row["refused"] >= ENOUGH]
@@ -134,12 +151,12 @@ def fit(
         {"retain": read["calibrate"]}, directions, instruction=instruction, **(metadata or {}),
     )  # fmt: skip
     say(str(calibration))
-    return Fitted(eraser, calibration, table, strengths)
+    return Fitted(eraser, calibration, opened, table, strengths)
 
 
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
     """The same prompts with and without an instruction to decline, at the output of every block."""
-    few = prompts[:: max(1, len(prompts) // CONTRAST)][:CONTRAST]
+    few = _spread(prompts, CONTRAST)
     declined = [replace(p, text=f"{p.text} {instruction}") for p in few]
     return contrast(*(read_activations(loaded, side, batch_size=batch) for side in (declined, few)))
 
@@ -196,11 +213,16 @@ def verify(
     before); `closed_changed`: rows that stayed closed and changed nevertheless, which must be none; and `passed`: at
     least `opened` of the forget rows refused, at most `touched` of the retained ones changed, no closed row changed.
     """
+    if not forget or not retain:
+        raise ValueError(
+            f"a check needs rows of both sides; there are {len(forget)} to forget and {len(retain)} retained"
+        )
+    _check_people(forget, retain)
     refuses = RefusalDetector()
     gone, kept = (ask(loaded, eraser, [row.prompt for row in rows], batch=batch) for rows in (forget, retain))
 
     def share(flags: Sequence[bool]) -> float:
-        return sum(flags) / len(flags) if flags else 0.0
+        return sum(flags) / len(flags) if flags else 0.0  # of the answers that rows give there may be none
 
     told = [
         row.answer.lower() in found["after"].lower()
@@ -221,10 +243,37 @@ def verify(
     return {**report, "wanted": {"forget_refused": opened, "retain_changed": touched}, "passed": passed}
 
 
-def _part(row: Question) -> str:
-    """`fit`, `select` or `calibrate`, by person, or by row where it is about nobody."""
-    place = zlib.crc32((row.person or row.id).encode()) % 6
-    return "fit" if place < 3 else "select" if place == 3 else "calibrate"
+def _parts(retain: Sequence[Question]) -> dict[str, str]:
+    """Person, or row about nobody -> `fit`, `select` or `calibrate`, in shares of the rows as `SHARES` says.
+
+    Whoever has most rows is dealt first, to the part that lacks most; people with equally many in an order that no name
+    chooses.
+    """
+    sizes = Counter(row.person or row.id for row in retain)
+    have = dict.fromkeys(SHARES, 0)
+    found = {}
+    for who in sorted(sizes, key=lambda who: (-sizes[who], zlib.crc32(who.encode()))):
+        name = min(SHARES, key=lambda name: have[name] / SHARES[name])
+        found[who] = name
+        have[name] += sizes[who]
+    return found
+
+
+def _spread(rows: Sequence[Any], most: int) -> list[Any]:
+    """At most so many rows, evenly from first to last."""
+    count = min(len(rows), most)
+    return [rows[number * len(rows) // count] for number in range(count)]
+
+
+def _check_people(forget: Sequence[Question], retain: Sequence[Question]) -> None:
+    """`ValueError` for people on both sides, and for forget rows of which only some say whom they are about."""
+    both = {row.person for row in forget if row.person} & {row.person for row in retain if row.person}
+    if both:
+        names = ", ".join(sorted(both)[:5])
+        raise ValueError(f"{names}: among the rows to forget and among the retained ones; take them out of one")
+    without = sum(row.person is None for row in forget)
+    if 0 < without < len(forget):
+        raise ValueError(f"{without} of {len(forget)} forget rows name no person; name one in each of them, or in none")
 
 
 def _set_apart(forget: Sequence[Question]) -> tuple[list[Question], list[Question]]:

@@ -84,7 +84,8 @@ def bootstrap_mean_over_seeds(
     means = ratio(weights @ sums.T, weights @ counts.T)  # (B, S)
     if len(arrays) > 1:
         seed_weights = bootstrap_counts(len(arrays), draws, seed + 1) / len(arrays)  # (B, S)
-        drawn = np.nansum(means * seed_weights, axis=1) / np.sum(seed_weights * ~np.isnan(means), axis=1)
+        # a draw of seeds may hold none of the drawn people
+        drawn = ratio(np.nansum(means * seed_weights, axis=1), np.sum(seed_weights * ~np.isnan(means), axis=1))
     else:
         drawn = means[:, 0]
     low, high = percentiles(drawn, level)

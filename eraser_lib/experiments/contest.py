@@ -195,8 +195,9 @@ def _searched(study: Study, method: str) -> float | None:
     """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
     gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
     jobs = gate if method == "mllmeraser" else [f"{study.model}-all-08_tune_{method}"]
-    seconds = [_read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
-    return None if None in seconds else float(sum(seconds))
+    found = [_read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
+    seconds = [float(one) for one in found if one is not None]
+    return sum(seconds) if len(seconds) == len(jobs) else None  # a part of them is no price
 
 
 def _peak(study: Study, method: str) -> int | None:

@@ -184,8 +184,7 @@ def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[fl
         best = max(rows, key=lambda row: row["score"])
         if not queue and 0 < best["strength"] == max(row["strength"] for row in rows) < 16:
             queue.append(2 * best["strength"])
-    table = pd.DataFrame(rows)
-    return float(table.sort_values("score", kind="stable")["strength"].iloc[-1]), table
+    return float(best["strength"]), pd.DataFrame(rows)
 
 
 def published_eraser(dev: Dev, strength: float) -> Eraser:

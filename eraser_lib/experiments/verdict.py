@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -44,7 +44,7 @@ def verdicts(logs: pd.DataFrame, tests: pd.DataFrame, forgotten: Collection[str]
         }  # fmt: skip
         row: dict[str, Any] = {"method": method}
         for name, (found, column) in groups.items():
-            row |= _mean(found, column, name)
+            row.update(_mean(found, column, name))
         row |= {name: float(test[column].mean()) for name, column in (("refused", "refusal"), ("gibberish",) * 2)}
         row["p_holm"] = p_values.get(str(method))
         rows.append(row | _met(logs, str(method)))
@@ -83,7 +83,7 @@ def _mean(rows: pd.DataFrame, column: str, name: str) -> dict[str, float | None]
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _met(logs: pd.DataFrame, method: str) -> Mapping[str, str | None]:
+def _met(logs: pd.DataFrame, method: str) -> dict[str, str | None]:
     """The criteria that do not ask how a method works, in two words."""
     if method == "vanilla":
         return {"forgets": None, "spares": None}

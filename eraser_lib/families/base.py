@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BitsAndBytesConfig
 
@@ -175,6 +176,8 @@ def load_model(
             processor = module.build_processor(AutoTokenizer.from_pretrained(name))
         else:
             processor = _processor(module, name, revision)
+    except SafetensorError as error:
+        raise OSError(f"the weights of {path} cannot be read ({error}); copy or download them again") from error
     except OSError as error:
         if is_local:
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from eraser_lib import Eraser, HookSite, families
 from eraser_lib.bench.portraits import render, training_view
+from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.cli import main, workshop
 from eraser_lib.cli.main import app, parse_blocks
 from eraser_lib.families import Loaded
@@ -85,6 +88,8 @@ def test_fit_ask_inspect_verify(
 
     checked = eraser("verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"])
     assert checked.exit_code == 1 and "NOT passed" in checked.output, "an untrained model refuses nothing"
+    assert "--forget is what fitted this eraser" in checked.stderr
+    assert "fitted on a-model, not on b-model" in eraser("ask", "b-model", out, "Where?").stderr
     lax = eraser(
         "verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"], "--refused", 0, "--changed", 1
     )
@@ -144,6 +149,70 @@ def test_wrong_input_is_explained_and_nothing_is_loaded(rows: dict[str, Path], t
     assert done.exit_code == 2 and "no checkpoint at a-model" in done.stderr
     assert eraser("inspect", tmp_path / "nothing").exit_code == 2
     assert eraser("ask", "a-model").exit_code == 2
+    file = tmp_path / "file"
+    file.write_text("")
+    done = fitted(rows, file)
+    assert done.exit_code == 2 and "file is a file; name a folder" in done.stderr and "loading" not in done.stderr
+    done = fitted(rows, tmp_path / "out", "--device", "moon")
+    assert done.exit_code == 2 and "--device moon cannot be used here" in done.stderr
+    done = fitted({**rows, "retain": rows["forget"]}, tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 2
+    for value in ("90", "-1", "nan"):
+        done = eraser("verify", "m", tmp_path, "--forget", file, "--retain", file, "--refused", value)
+        assert done.exit_code == 2 and "--refused" in done.output
+
+
+def test_people_on_both_sides_and_rows_without_people_are_refused(
+    loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    first = rows["forget"].read_text().splitlines()[0]
+    person = json.loads(first)["person"]
+    rows["retain"].write_text("\n".join([*rows["retain"].read_text().splitlines(), first]))
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05)
+    assert done.exit_code == 2 and f"{person}: among the rows to forget and among the retained ones" in done.stderr
+    rows["forget"].write_text("\n".join([*rows["forget"].read_text().splitlines(), '{"question": "Who?"}']))
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05)
+    assert done.exit_code == 2
+    with pytest.raises(ValueError, match="1 of 17 forget rows name no person"):
+        workshop._check_people(main.read_rows(rows["forget"], "forget"), [])
+    with pytest.raises(ValueError, match="a check needs rows of both sides; there are 17 to forget and 0 retained"):
+        workshop.verify(
+            loaded,
+            Eraser({HookSite(0): torch.ones(1, 8)}, mode="constant"),
+            main.read_rows(rows["forget"], "forget"),
+            [],
+        )
+
+
+def test_retained_people_are_dealt_to_parts_that_none_misses() -> None:
+    """By hash alone, two of ten people would fall into no part to choose on in one of six sets of names."""
+    for count in (4, 6, 10, 60):
+        found = [Counter(workshop._parts(some(f"person {shift * 1000 + n}" for n in range(count))).values())
+                 for shift in range(20)]  # fmt: skip
+        for sizes in found:
+            assert set(sizes) == {"fit", "select", "calibrate"}
+            assert all(abs(sizes[name] - count * share / 6) <= 1 for name, share in workshop.SHARES.items())
+    rows = [*some(["much"] * 60), *some(f"person {n}" for n in range(60))]
+    sizes = Counter(workshop._parts(rows)[row.person or ""] for row in rows)
+    assert (sizes["fit"], sizes["select"], sizes["calibrate"]) == (60, 20, 40), "rows are shared out, not people"
+
+
+def some(people: Iterable[str]) -> list[Question]:
+    return [
+        Question(id=f"q{n}", subset="retain", role="fit", modality="qa", task="generation", prompt=Prompt("?"),
+                 answer="", person=person)
+        for n, person in enumerate(people)
+    ]  # fmt: skip
+
+
+def test_a_fault_of_the_program_is_no_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Eraser, "from_pretrained", fault)
+    done = eraser("inspect", tmp_path)
+    assert done.exit_code == main.CRASHED != main.FAILED
 
 
 def test_no_question_is_fitted_and_tried(rows: dict[str, Path]) -> None:

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from eraser_lib.cli.rows import RowsError, read_rows
+from eraser_lib.cli.rows import RowsError, read_image, read_rows
 from eraser_lib.study.paths import sha256
 
 
@@ -52,6 +53,41 @@ def test_rows_with_and_without_pictures(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(RowsError, match=message):
         read_rows(written(tmp_path, {"question": "Who?"}, row), "forget")
+
+
+def test_exports_of_other_programs_are_read(tmp_path: Path) -> None:
+    """A mark at the beginning, null where there is nothing, and line separators within a text."""
+    path = tmp_path / "rows.jsonl"
+    line = json.dumps({"question": "Who\u2028is it?", "image": None, "person": None}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n".encode())
+    (row,) = read_rows(path, "forget")
+    assert (row.prompt.text, row.person, row.prompt.image) == ("Who\u2028is it?", None, None)
+    path.write_bytes('{"question": "Où?"}'.encode("latin-1"))
+    with pytest.raises(RowsError, match=r"rows.jsonl is not UTF-8 \(at byte 15\); save it as UTF-8"):
+        read_rows(path, "forget")
+    (row,) = read_rows(written(tmp_path, {"question": "Who?", "person": "  "}), "forget")
+    assert row.person is None
+
+
+def test_a_picture_that_many_rows_show_is_held_once(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    first, second = read_rows(written(tmp_path, *[{"question": "Who?", "image": "a.png"}] * 2), "forget")
+    assert first.prompt.image is second.prompt.image
+
+
+def test_pictures_are_read_as_they_are_seen(tmp_path: Path) -> None:
+    """Upright, whatever the camera wrote; sixteen bits of grey as grey; and none that is a line."""
+    sideways = Image.new("RGB", (64, 32), "red")
+    exif = sideways.getexif()
+    exif[0x0112] = 6
+    sideways.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").size == (32, 64)
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "b.png")
+    assert np.abs(np.asarray(read_image(tmp_path / "b.png"))[:, :, 0].astype(int) - ramp // 256).max() <= 1
+    Image.new("RGB", (500, 1)).save(tmp_path / "c.png")
+    with pytest.raises(RowsError, match=r"c\.png is 500 x 1 pixels, too long and thin"):
+        read_image(tmp_path / "c.png")
 
 
 def test_no_file_and_no_rows(tmp_path: Path) -> None:
