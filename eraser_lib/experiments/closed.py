@@ -70,7 +70,7 @@ def with_embeddings(study: Study, sets: Mapping[str, tuple[Activations, Sequence
 def choose_detector(
     dev: Dev, candidates: Iterable[tuple[Reading, int]], *, alpha: float
 ) -> tuple[tuple[Reading, int], pd.DataFrame]:
-    """The detector that opens most prompts about people erased for practice; the rule of `choose_decision`."""
+    """The detector that opens most prompts about people erased for practice; of equal ones the larger AUC."""
     study = dev.study
     size = study.sizes.select
     groups = [study.world.population.by_id(study.world.population.dev), *practice_people(study.world, study.split)]

@@ -57,6 +57,8 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
                 erased, others = found["test"], found[control]
                 if not erased or not others:
                     continue
+                if not {cell for person in erased for cell in person} & {cell for person in others for cell in person}:
+                    continue  # no kind of question was put to both
                 value, low, high, questions = _matched(erased, others, how)
                 rows.append({
                     "method": method, "signal": signal, "against": control, "auc": value, "ci_low": low,

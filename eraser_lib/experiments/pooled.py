@@ -27,7 +27,10 @@ METHODS = ("mllmeraser", "mllmeraser_published", "constant", "leace", "detector"
 
 
 def disjoint_sets(study: Study, count: int, *, seed: int = 0) -> list[list[Person]]:
-    """At most `count` random sets, as large as the 5 % split, of people on whom nothing was chosen."""
+    """At most `count` random sets, as large as the 5 % split, of people on whom nothing practised.
+
+    Some of them are asked about as kept people while settings are chosen, or calibrate the choice.
+    """
     world = study.world
     practised = {person.id for group in practice_people(world, study.split) for person in group}
     practised |= set(world.population.dev)
