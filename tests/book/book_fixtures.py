@@ -138,11 +138,11 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
                     path.with_suffix(".svg").write_text(PICTURE)
                     continue
                 record = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
-                records = [record] * (int(options["first"]) + 2 if "first" in options else 1)
-                content: Any = {options.get("key", "rows"): records}
-                if path.is_file():  # two tables from one file
-                    content = {**json.loads(path.read_text()), **content}
-                path.write_text(json.dumps(content))
+                key, content = options.get("key", "rows"), json.loads(path.read_text()) if path.is_file() else {}
+                if content.get(key):  # two tables from one part of a file, with other columns
+                    record = {**content[key][0], **record}
+                count = max(len(content.get(key, [])), int(options["first"]) + 2 if "first" in options else 1)
+                path.write_text(json.dumps({**content, key: [record] * count}))
         for model, name, key in re.findall(r"\{value\}`(\w+)/([\w-]+)#(\S+?)[ `]", chapter.read_text()):
             path = root / "figures" / model / f"{name}.json"
             content = json.loads(path.read_text()) if path.is_file() else {}
