@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .eraser import Eraser
 
 SCHEMA = 1
+"""Version of the file format; a reader refuses any other."""
 REQUIRED = ("tensors_sha256", "rms", "gate_sites", "steered_sites", "metadata")
 """Keys of the document beside the fields of the eraser."""
-"""Version of the file format; a reader refuses any other."""
 
 TENSORS, DOCUMENT = "eraser.safetensors", "eraser.json"
 FIELDS = ("strength", "mode", "scope", "amount", "decode_strength", "decode_decay")

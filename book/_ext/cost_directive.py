@@ -37,12 +37,12 @@ class ResultsCost(ResultsDirective):
         self.use(table)
         self.use(manifest)
         rows, measured = self._rows(pd.read_csv(table), json.loads(manifest.read_text()))
-        if self.options.get("shapes") == "ratios":
-            rows = rows[rows["shape"].str.contains("about forgotten people")]
-            rows = rows.assign(method=rows["shape"].to_numpy())
-        head, body = (_by_shape if self.options.get("shapes") == "rows" else _by_method)(
-            rows.to_dict("records"), int(self.options.get("digits", "2"))
-        )
+        records, digits = rows.to_dict("records"), int(self.options.get("digits", "2"))
+        shapes = self.options.get("shapes")
+        if shapes == "ratios":
+            head, body = _ratios([row for row in records if "about forgotten people" in row["shape"]], "shape", digits)
+        else:
+            head, body = _values(records, digits) if shapes == "rows" else _ratios(records, "method", digits)
         caption = self.caption()
         small = "; ".join(
             f"{name}: {machine_text(found)}, {found['threads']} thread{'s' * (found['threads'] > 1)}, torch "
@@ -84,22 +84,22 @@ Row = Mapping[Any, Any]
 Head = list[list[tuple[str, int]]]
 
 
-def _by_method(rows: Sequence[Row], digits: int) -> tuple[Head, list[list[nodes.Node]]]:
-    """Methods by model, blocks and batch: ratios."""
+def _ratios(rows: Sequence[Row], by: str, digits: int) -> tuple[Head, list[list[nodes.Node]]]:
+    """Methods, or shapes, by model, blocks and batch: ratios."""
     columns = list(dict.fromkeys((row["model"], row["layers"], row["batch"]) for row in rows))
-    cells = {(row["method"], row["model"], row["layers"], row["batch"]): _ratio(row, digits) for row in rows}
+    cells = {(row[by], row["model"], row["layers"], row["batch"]): _ratio(row, digits) for row in rows}
     models = [model for model, *_ in columns]
     head = [
         [("", 1), *((NAMES.get(model, model), models.count(model)) for model in dict.fromkeys(models))],
-        [("method", 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
+        [(by, 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
     ]
-    methods = dict.fromkeys(row["method"] for row in rows)
+    names = dict.fromkeys(row[by] for row in rows)
     return head, [
-        [text_cell(method), *(text_cell(cells.get((method, *column), "")) for column in columns)] for method in methods
+        [text_cell(name), *(text_cell(cells.get((name, *column), "")) for column in columns)] for name in names
     ]
 
 
-def _by_shape(rows: Sequence[Row], digits: int) -> tuple[Head, list[list[nodes.Node]]]:
+def _values(rows: Sequence[Row], digits: int) -> tuple[Head, list[list[nodes.Node]]]:
     """Shapes by method: what was measured, with its unit."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     cells = {(row["shape"], row["method"]): f"{row['value']:.{digits}f} {row['unit']}" for row in rows}

@@ -10,6 +10,10 @@ from docutils import nodes
 from results_reader import MissingResult
 from results_table import Cell, Grid, label
 
+ABSENT = "–"
+"""In tables of records, where a record says nothing under a head."""
+MEASURED = ("value", "difference", "auc")
+"""Columns that `ci_low` and `ci_high` of a record belong to."""
 MANIFEST_KEYS = ("notebook", "parameters", "git_commit", "device", "machine", "seconds", "created")
 
 
@@ -76,10 +80,6 @@ def bytes_text(value: Any) -> str:
     return f"{value:.0f} B"
 
 
-ABSENT = "–"
-"""In tables of records, where a record says nothing under a head."""
-
-
 def record_cell(column: str, record: Mapping[Any, Any], digits: int) -> nodes.paragraph:
     """A cell of a record, with the interval of `<column>_low` and `<column>_high`, where it has them, below."""
     value = record[column]
@@ -94,12 +94,13 @@ def record_cell(column: str, record: Mapping[Any, Any], digits: int) -> nodes.pa
     own = f"{column}_low" in record or column in MEASURED
     if own and None not in (low, high) and low == low and high == high:
         interval = f"[{text_of(low, digits)}, {text_of(high, digits)}]"
-        paragraph += [nodes.Text(" "), nodes.inline("", interval, classes=["interval"])]
+        paragraph += _below(interval)
     return paragraph
 
 
-MEASURED = ("value", "difference", "auc")
-"""Columns that `ci_low` and `ci_high` of a record belong to."""
+def _below(text: str) -> list[nodes.Node]:
+    """Small print on a line of its own below the value of a cell."""
+    return [nodes.Text(" "), nodes.inline("", text, classes=["interval"])]
 
 
 def missing(message: str) -> nodes.Element:
@@ -175,7 +176,7 @@ def cell_node(cell: Cell, digits: int, with_n: bool) -> nodes.paragraph:
     value, interval = cell.measured.compact(digits)
     paragraph = nodes.paragraph("", "", (nodes.strong if cell.bold else nodes.inline)("", value))
     if interval:
-        paragraph += [nodes.Text(" "), nodes.inline("", interval, classes=["interval"])]
+        paragraph += _below(interval)
     if with_n and cell.measured.value is not None:
-        paragraph += [nodes.Text(" "), nodes.inline("", f"n = {cell.measured.n}", classes=["interval"])]
+        paragraph += _below(f"n = {cell.measured.n}")
     return paragraph

@@ -144,7 +144,7 @@ class Session:
         first = [letter[0] for letter in ids]
         if len(set(first)) == most:
             table = state.first[:, first].tolist()
-        else:  # a tokenizer that writes a blank of its own before each letter: compare whole letters
+        else:  # a tokenizer whose letters begin with the same token: compare whole letters
             scored = [score([letter] * len(rows)) for letter in ids]
             table = [[sum(column[row]) for column in scored] for row in range(len(rows))]
         for row, question, values in zip(rows, questions, table, strict=True):

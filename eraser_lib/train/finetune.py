@@ -178,8 +178,8 @@ def profiles(data: str | Path, *, without: str = "") -> list[Question]:
     """The questions and answers of all people's profiles, but for those of another part such as `forget_5`.
 
     Raises:
-        FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`.
-        ValueError: whoever is to be left out cannot be told in the profiles, so that they would be learned.
+        FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`; the latter also where whoever is to be left out
+            cannot be told in the profiles, so that they would be learned.
     """
     rows = mllmu.profiles(data)
     if not without:

@@ -1,11 +1,20 @@
-"""Logs made up by a rule, for the tests of summary, tables and figures."""
+"""Logs made up by a rule, for the tests of summary, tables and figures, and questions for those of scores."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.log import SCHEMA
+
+CHOICE = Question(
+    id="q", subset="forget", role="test", modality="qa", task="classification", prompt=Prompt("Which?"),
+    answer="B", fact="baker", options=("pilot", "baker", "nurse", "cook"),
+)  # fmt: skip
+GENERATION = replace(CHOICE, task="generation", answer="Anna works as a baker.", options=())
 
 RATES = {
     "vanilla": (0.95, 0.95),

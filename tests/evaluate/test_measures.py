@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.log import write_log
 from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.evaluate.scores import bleu, rouge_l, score_answer
@@ -22,14 +21,9 @@ from eraser_lib.evaluate.stats import (
     sign_flip_test,
 )
 from eraser_lib.evaluate.summary import compare, paired_losses, prompting_applies, summarise, summarise_rows
-from tests.evaluate.synthetic import make_log
+from tests.evaluate.synthetic import CHOICE, GENERATION, make_log
 
 DETECTOR = RefusalDetector()
-CHOICE = Question(
-    id="q", subset="forget", role="test", modality="qa", task="classification", prompt=Prompt("Which?"),
-    answer="B", fact="baker", options=("pilot", "baker", "nurse", "cook"),
-)  # fmt: skip
-GENERATION = replace(CHOICE, task="generation", answer="Anna works as a baker.", options=())
 
 
 def cells(log: pd.DataFrame, subset: str = "test", modality: str = "qa") -> pd.DataFrame:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eraser_lib.bench.language import ANSWERS, GENERAL_FACTS, HELD_OUT_REFUSALS, REFUSALS
-from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.evaluate.scores import (
     bleu,
@@ -22,13 +21,9 @@ from eraser_lib.evaluate.scores import (
     truth_ratio,
     vocabulary_of,
 )
+from tests.evaluate.synthetic import CHOICE, GENERATION
 
 DETECTOR = RefusalDetector()
-CHOICE = Question(
-    id="q", subset="forget", role="test", modality="qa", task="classification", prompt=Prompt("Which?"),
-    answer="B", fact="baker", options=("pilot", "baker", "nurse", "cook"),
-)  # fmt: skip
-GENERATION = replace(CHOICE, task="generation", answer="Anna works as a baker.", options=())
 
 
 @pytest.mark.parametrize(
