@@ -36,8 +36,6 @@ COLUMNS = [
 TABLE, MANIFEST = root() / "results" / "cost.csv", root() / "results" / "cost.json"
 TRAFFIC = (0, 1, 5, 50)
 """Shares of prompts about forgotten people, per cent, at which the mean cost is given."""
-STEPS = 16
-"""Decoding steps that are timed together."""
 
 
 def prompts(model: Any, batch: int, width: int) -> dict[str, Any]:
@@ -51,26 +49,27 @@ def prefill(model: Any, inputs: dict[str, Any]) -> Any:
     return model(**inputs, use_cache=True, logits_to_keep=1)
 
 
-def decode(model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]]) -> float:
-    """Seconds of one decoding step, the mean over `STEPS` after a prefill that is not timed."""
+def timed(
+    model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]], *, steps: int
+) -> tuple[float, float]:
+    """Seconds of one prefill, and of one decoding step after it, the mean over `steps`; attaching is not counted."""
     with attach():
-        out = prefill(model, inputs)
+        out: Any = None
         mask = inputs["attention_mask"]
-        token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
 
-        def steps() -> None:
+        def begin() -> None:
+            nonlocal out
+            out = prefill(model, inputs)
+
+        def go_on() -> None:
             nonlocal mask
-            for _ in range(STEPS):
+            for _ in range(steps):
                 mask = torch.cat([mask, torch.ones_like(token)], dim=1)
                 model(input_ids=token, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
 
-        return timing.seconds(steps, model.device) / STEPS
-
-
-def timed_prefill(model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]]) -> float:
-    """Seconds of one prefill; attaching is not counted."""
-    with attach():
-        return timing.seconds(lambda: prefill(model, inputs), model.device)
+        first = timing.seconds(begin, model.device)
+        token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+        return first, timing.seconds(go_on, model.device) / steps
 
 
 def alike(model: Any, found: dict[str, rivals.Attach], inputs: dict[str, Any]) -> dict[str, rivals.Attach]:
@@ -99,23 +98,35 @@ def alike(model: Any, found: dict[str, rivals.Attach], inputs: dict[str, Any]) -
     return kept
 
 
-def speed(model: Any, *, batches: Sequence[int], width: int, count: int) -> list[dict[str, Any]]:
-    """Prefill and decoding of every method at 1, 8 and all blocks."""
+def speed(
+    model: Any,
+    *,
+    batches: Sequence[int],
+    width: int,
+    count: int,
+    steps: int,
+    done: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Prefill and decoding of every method at 1, 8 and all blocks; `done` gets the rows of each setting at once."""
     depth = len(find_decoder(model).layers)
-    rows = []
-    for layers in sorted({1, min(8, depth), depth}):
-        for batch in batches:
-            inputs = prompts(model, batch, width)
+    for batch in batches:
+        inputs = prompts(model, batch, width)
+        for layers in dict.fromkeys((1, depth, min(8, depth))):  # the ends first, should the time run out
             methods = alike(model, rivals.rivals(model, layers), inputs)
-            for phase, call in (("prefill", timed_prefill), ("decode", decode)):
-                calls = {name: functools.partial(call, model, inputs, attach) for name, attach in methods.items()}
-                times = timing.rounds(calls, count if batch == 1 else max(5, count // 2))
+            calls = {
+                name: functools.partial(timed, model, inputs, attach, steps=steps) for name, attach in methods.items()
+            }
+            few = batch > 1
+            times = timing.rounds(calls, max(5, count // 2) if few else count, warm=1 if few else 2)
+            rows = []
+            for column, phase in enumerate(("prefill", "decode")):
+                own = {name: found[:, column] for name, found in times.items()}
                 shared = {"layers": layers, "batch": batch, "phase": phase, "unit": "s"}
-                rows += compare(times, {**shared, "shape": f"{width} tokens"})
+                rows += compare(own, {**shared, "shape": f"{width} tokens"})
                 if phase == "prefill":
-                    rows += traffic(times, {**shared, "width": width})
-                print(f"  {layers} blocks, batch {batch}, {phase}: {len(methods)} methods", flush=True)
-    return rows
+                    rows += traffic(own, {**shared, "width": width})
+            done(rows)
+            print(f"  {layers} blocks, batch {batch}: {len(methods)} methods", flush=True)
 
 
 def compare(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[str, Any]]:
@@ -224,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--rounds", type=int, default=31, help="rounds at batch 1; half as many at larger batches")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--steps", type=int, default=16, help="decoding steps that are timed together")
     parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
     options = parser.parse_args(arguments)
@@ -232,14 +244,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(name, flush=True)
         model = shapes.open_model(name, device=options.device, blocks=options.blocks)
         name = f"{name}, {options.blocks} blocks" if options.blocks else name
-        width = options.width or (48 if name in shapes.TINY else 600)
-        rows = speed(model, batches=options.batch, width=width, count=options.rounds)
-        rows += memory(model, batch=max(options.batch), width=width)
-        rows += artifacts(model)
-        if options.rows:
-            rows += fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows)
         about = {"machine": machine(options.device), "model": name}
-        write([{**about, **row} for row in rows], options.device)
+        rows: list[dict[str, Any]] = []
+
+        def keep(new: list[dict[str, Any]], rows: list[Any] = rows, about: dict[str, str] = about) -> None:
+            rows += [{**about, **row} for row in new]
+            write(rows, options.device)
+
+        width = options.width or (48 if name in shapes.TINY else 600)
+        keep(artifacts(model))
+        keep(memory(model, batch=max(options.batch), width=width))
+        speed(
+            model, batches=options.batch, width=width, count=options.rounds, steps=options.steps, done=keep
+        )  # fmt: skip
+        if options.rows:
+            keep(fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows))
         del model
         gc.collect()
     if options.rows:

@@ -96,9 +96,10 @@ def _dense(layers: nn.ModuleList, blocks: Sequence[int], like: Tensor, *, per_to
     """`h + W h` with a `d x d` matrix per block: at every token (AlphaSteer), or from the last prompt token, added to
     every position of a prefill (the public code of MLLMEraser)."""
     size: Any = layers[0].mlp.down_proj.out_features  # type: ignore[union-attr]
-    generator = torch.Generator().manual_seed(2)
+    # drawn where they are used: those of all blocks of a 7B model are half a billion numbers, seconds on a CPU
+    generator = torch.Generator(like.device).manual_seed(2)
     matrices = [
-        (SMALL * torch.randn(size, size, generator=generator)).to(device=like.device, dtype=like.dtype) for _ in blocks
+        (SMALL * torch.randn(size, size, generator=generator, device=like.device)).to(like.dtype) for _ in blocks
     ]
 
     def make(number: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +21,22 @@ class Ratio:
     high: float
 
 
-def rounds(calls: Mapping[str, Callable[[], float]], count: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Seconds of every call in `count` rounds; two rounds before them warm up and are dropped.
+def rounds(
+    calls: Mapping[str, Callable[[], Sequence[float]]], count: int, *, warm: int = 2, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Seconds of every call in `count` rounds, `(count, phases)`; `warm` rounds before them are dropped.
 
-    A call returns its own seconds, so that what it prepares does not count. The order is drawn anew each round: whoever
-    runs after a large neighbour is not always the same one.
+    A call returns the seconds of its own phases, so that what it prepares does not count. The order is drawn anew each
+    round: whoever runs after a large neighbour is not always the same one.
     """
     rng = random.Random(seed)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(count + 2):
+    times: dict[str, list[Sequence[float]]] = {name: [] for name in calls}
+    for number in range(count + warm):
         order = list(calls)
         rng.shuffle(order)
         for name in order:
             seconds = calls[name]()
-            if number >= 2:
+            if number >= warm:
                 times[name].append(seconds)
     return {name: np.array(found) for name, found in times.items()}
 
