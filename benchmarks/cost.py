@@ -27,7 +27,7 @@ from benchmarks import fitting, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import find_decoder
 from eraser_lib.experiments.methods import artifact_bytes
-from eraser_lib.study.manifest import cpu_model, provenance, version
+from eraser_lib.study.manifest import device_name, provenance, version
 from eraser_lib.study.paths import read_json, root, write_json
 
 COLUMNS = [
@@ -102,17 +102,22 @@ def speed(
     model: Any,
     *,
     batches: Sequence[int],
+    layers: Sequence[int],
     width: int,
     count: int,
     steps: int,
     done: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Prefill and decoding of every method at 1, 8 and all blocks; `done` gets the rows of each setting at once."""
+    """Prefill and decoding of every method; `done` gets the rows of each setting at once.
+
+    `layers` are numbers of steered blocks; empty means one, all, and eight.
+    """
     depth = len(find_decoder(model).layers)
+    wanted = layers or (1, depth, min(8, depth))  # the ends first, should the time run out
     for batch in batches:
         inputs = prompts(model, batch, width)
-        for layers in dict.fromkeys((1, depth, min(8, depth))):  # the ends first, should the time run out
-            methods = alike(model, rivals.rivals(model, layers), inputs)
+        for blocks in dict.fromkeys(wanted):
+            methods = alike(model, rivals.rivals(model, blocks), inputs)
             calls = {
                 name: functools.partial(timed, model, inputs, attach, steps=steps) for name, attach in methods.items()
             }
@@ -121,12 +126,12 @@ def speed(
             rows = []
             for column, phase in enumerate(("prefill", "decode")):
                 own = {name: found[:, column] for name, found in times.items()}
-                shared = {"layers": layers, "batch": batch, "phase": phase, "unit": "s"}
+                shared = {"layers": blocks, "batch": batch, "phase": phase, "unit": "s"}
                 rows += compare(own, {**shared, "shape": f"{width} tokens"})
                 if phase == "prefill":
                     rows += traffic(own, {**shared, "width": width})
             done(rows)
-            print(f"  {layers} blocks, batch {batch}: {len(methods)} methods", flush=True)
+            print(f"  {blocks} blocks, batch {batch}: {len(methods)} methods", flush=True)
 
 
 def compare(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[str, Any]]:
@@ -202,8 +207,8 @@ def _ratio(found: timing.Ratio) -> dict[str, float]:
 def machine(device: str) -> str:
     """The device in words, with the number of threads on a CPU."""
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{cpu_model()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+        return device_name(device)
+    return f"{device_name(device)}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def write(rows: list[dict[str, Any]], device: str) -> None:
@@ -235,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--rounds", type=int, default=31, help="rounds at batch 1; half as many at larger batches")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--layers", type=int, nargs="+", default=(), help="steered blocks; default 1, all and 8")
     parser.add_argument("--steps", type=int, default=16, help="decoding steps that are timed together")
     parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
@@ -255,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep(artifacts(model))
         keep(memory(model, batch=max(options.batch), width=width))
         speed(
-            model, batches=options.batch, width=width, count=options.rounds, steps=options.steps, done=keep
+            model, batches=options.batch, layers=options.layers, width=width, count=options.rounds,
+            steps=options.steps, done=keep,
         )  # fmt: skip
         if options.rows:
             keep(fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows))

@@ -20,6 +20,9 @@ from eraser_lib.study.sources import module_hashes
 WORLD_CODE = "from eraser_lib.bench.world import write_world"
 """What decides the world's content; only if this code changed is the world drawn again to compare its hash."""
 
+RAN = ("device", "machine", "torch", "threads")
+"""What a manifest repeats of ``training.json``: where the model was trained, and with what."""
+
 SHIPPED = "checkpoints/tiny"
 """Checkpoints that are committed; all others are made by whoever runs their preset."""
 
@@ -115,6 +118,10 @@ def record(preset: Preset) -> list[str]:
         if (folder / "manifest.json").is_file():
             continue
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "training.json")
+        # a model may come from another machine than the one that records it
+        path = folder / "training.json"
+        training = read_json(path) if path.is_file() else {}
+        ran = {name: value for name, value in training.items() if name in RAN}
         content: dict[str, Any] = {
             "schema": 1,
             "model": folder.parent.name,
@@ -124,6 +131,8 @@ def record(preset: Preset) -> list[str]:
             "world_code": _world_code(),
             "files": {p.relative_to(folder).as_posix(): sha256(p) for p in files},
             **provenance(preset.device),
+            "device": ran.get("device", preset.device),
+            "trained": ran,
         }
         write_json(folder / "manifest.json", content)
         made.append(_short(folder))

@@ -212,6 +212,15 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """A device's name in words: the GPU's, or the processor's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    return cpu_model()
+
+
 @cache
 def version(package: str) -> str | None:
     """The installed version of a package, if it is installed."""

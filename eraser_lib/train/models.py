@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import platform
 import shutil
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoTokenizer
 
 from eraser_lib.bench.people import Person, Population, sample_population
 from eraser_lib.families import FAMILIES, Loaded, load_model
+from eraser_lib.study.manifest import device_name
 from eraser_lib.train.curriculum import Gallery, Teacher, build_gallery, world_text
 from eraser_lib.train.recipe import Recipe
 from eraser_lib.train.tokenizer import train_tokenizer
@@ -137,7 +137,7 @@ def train_branch(
     loaded = load_model(done, device=device)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
-    record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": platform.processor(),
+    record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": device_name(device),
               "threads": torch.get_num_threads(), "torch": torch.__version__, "device": device}  # fmt: skip
     (target / "training.json").write_text(json.dumps(record, indent=1))
     return target

@@ -30,6 +30,17 @@ def toy(clone: Path, monkeypatch: pytest.MonkeyPatch) -> preset.Preset:
     return found
 
 
+def test_a_manifest_says_where_the_model_was_trained(toy: preset.Preset, clone: Path) -> None:
+    folder = clone / "checkpoints" / "toy" / "llava" / "retain_only_5"
+    assert json.loads((folder / "manifest.json").read_text())["device"] == "cpu", "nothing is known: the preset's"
+    (folder / "manifest.json").unlink()
+    ran = {"device": "cuda", "machine": "a large one", "torch": "9.9", "threads": 1}
+    (folder / "training.json").write_text(json.dumps({**ran, "curve": []}))
+    assert len(checkpoints.record(toy)) == 1
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["device"], manifest["trained"]) == ("cuda", ran)
+
+
 def test_recorded_checkpoints_are_current_whatever_their_times(toy: preset.Preset, clone: Path) -> None:
     for path in (clone / "checkpoints").rglob("*"):
         os.utime(path, (0, 0))
