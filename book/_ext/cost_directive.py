@@ -14,19 +14,23 @@ from results_nodes import commit_text, machine_text, table_node, text_cell
 from results_reader import MissingResult, Results
 
 KEYS = ["shape", "method", "layers", "batch", "phase", "reference"]
-NAMES = {"tiny-llava": "tiny LLaVA-1.5", "tiny-qwen": "tiny Qwen2.5-VL"}
+NAMES = {
+    "tiny-llava": "tiny LLaVA-1.5", "tiny-qwen": "tiny Qwen2.5-VL", "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5-7B",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "Qwen2.5-VL-7B",
+}  # fmt: skip
 
 
 class ResultsCost(ResultsDirective):
     """`results-cost`: one phase as a table, methods by model, blocks and batch.
 
     The argument is the phase. `models`: which, in order; `machine`: a part of the machine's name, where several were
-    measured; `reference`: what the ratios are of, `*` for any; `methods`: only these, separated by semicolons. With
-    `shapes: rows` the rows are shapes, the columns methods, and the cells the measured values; with `shapes: ratios`
-    rows are the shapes of one method that say what share of the prompts is about forgotten people.
+    measured; `batch`: only this size; `reference`: what the ratios are of, `*` for any; `methods`: only these,
+    separated by semicolons. With `shapes: rows` the rows are shapes, the columns methods, and the cells the measured
+    values; with `shapes: ratios` rows are the shapes of one method that say what share of the prompts is about
+    forgotten people.
     """
 
-    option_spec: ClassVar[Any] = options("models", "machine", "reference", "methods", "shapes", "digits")
+    option_spec: ClassVar[Any] = options("models", "machine", "batch", "reference", "methods", "shapes", "digits")
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and the machine with its versions."""
@@ -45,7 +49,7 @@ class ResultsCost(ResultsDirective):
             head, body = _values(records, digits) if shapes == "rows" else _ratios(records, "method", digits)
         caption = self.caption()
         small = "; ".join(
-            f"{name}: {machine_text(found)}, {found['threads']} thread{'s' * (found['threads'] > 1)}, torch "
+            f"{name}: {_device(found)}, torch "
             f"{found['packages']['torch']}, transformers {found['packages']['transformers']}, "
             f"commit {commit_text(found)}"
             for name, found in measured.items()
@@ -59,6 +63,8 @@ class ResultsCost(ResultsDirective):
         table = table[(table["phase"] == phase) & ((table["reference"] == reference) | (reference == "*"))]
         if machine := self.options.get("machine"):
             table = table[table["machine"].str.contains(machine, regex=False)]
+        if batch := self.options.get("batch"):
+            table = table[table["batch"] == int(batch)]
         parts, measured = [], {}
         for model in self.options.get("models", "tiny-llava; tiny-qwen").split("; "):
             own = table[table["model"] == model]
@@ -66,10 +72,12 @@ class ResultsCost(ResultsDirective):
                 raise MissingResult(f"results/cost.csv has no rows of phase {phase} for {model} against {reference}")
             if own["machine"].nunique() > 1:
                 raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
-            measured[NAMES.get(model, model)] = manifest[own["machine"].iloc[0]][model]
+            machine = own["machine"].iloc[0]
+            measured[NAMES.get(model, model)] = {**manifest[machine][model], "name": machine}
             bounds = pd.DataFrame(measured[NAMES.get(model, model)]["intervals"])
             parts.append(own.merge(bounds, on=KEYS, how="left") if len(bounds) else own)
-        rows = pd.concat(parts)
+        # a measurement that ran out of time begins with the ends, a table with the fewest blocks
+        rows = pd.concat([part.sort_values(["batch", "layers"], kind="stable") for part in parts])
         if chosen := self.options.get("methods"):
             order = [name.strip() for name in chosen.split(";")]
             rows = rows[rows["method"].isin(order)].sort_values(
@@ -78,6 +86,13 @@ class ResultsCost(ResultsDirective):
         if not self.options.get("shapes"):
             rows = rows.drop_duplicates(["model", "method", "layers", "batch"])
         return rows, measured
+
+
+def _device(found: Mapping[str, Any]) -> str:
+    """What was measured on: a GPU and the machine around it, or a processor with its threads."""
+    if str(found["device"]).startswith("cuda"):
+        return f"{found['name']} in {machine_text({**found, 'device': 'one GPU'})}"
+    return f"{machine_text(dict(found))}, {found['threads']} thread{'s' * (found['threads'] > 1)}"
 
 
 Row = Mapping[Any, Any]
