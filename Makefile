@@ -12,7 +12,7 @@ FROM ?= results/$(STUDY_NAME)
 REQUIREMENTS ?= requirements-cpu.txt
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
 TRAIN ?= $(TRAIN_$(PRESET))
-TRAIN_gpu := --recipe gpu --device cuda --workers 12
+TRAIN_gpu := --recipe gpu --device cuda --workers 3 --threads 1 --jobs 4
 TRAIN_paper := --preset paper
 # the 7B models are fine-tuned, not trained from nothing
 TRAINER_paper := .finetune

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from eraser_lib.families import FAMILIES
-from eraser_lib.train.models import BRANCHES, train_branch
+from eraser_lib.train.models import BRANCHES, branch_folder, train_base, train_branch
 from eraser_lib.train.recipe import RECIPES
 
 
@@ -25,17 +27,38 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time: small ones leave a GPU waiting")
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error("--jobs: at least one model at a time")
+    recipe, folder = RECIPES[arguments.recipe], arguments.folder / arguments.recipe
+    options = {"device": arguments.device, "workers": arguments.workers}
+    wanted = [(family, branch) for family in arguments.family for branch in arguments.branch]
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for family in arguments.family:
-        for branch in arguments.branch:
-            folder = arguments.folder / arguments.recipe
-            done = train_branch(
-                family, branch, RECIPES[arguments.recipe], folder, seed=arguments.seed, device=arguments.device,
-                workers=arguments.workers,
-            )  # fmt: skip
-            print(f"{family} {branch}: {done}")
+    if arguments.jobs == 1:
+        for family, branch in wanted:
+            _say(family, branch, train_branch(family, branch, recipe, folder, seed=arguments.seed, **options))
+        return
+    # processes of their own, since what such a training waits for is Python
+    with ProcessPoolExecutor(
+        arguments.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as pool:
+        made = [branch_folder(*one, recipe, folder, seed=arguments.seed) for one in wanted]
+        missing = [one for one, path in zip(wanted, made, strict=True) if not (path / "model.safetensors").exists()]
+        # once per family, before its branches all ask for it
+        families = dict.fromkeys(family for family, _ in missing)
+        for base in [pool.submit(train_base, family, recipe, folder, **options) for family in families]:
+            base.result()
+        running = {
+            pool.submit(train_branch, *one, recipe, folder, seed=arguments.seed, **options): one for one in wanted
+        }
+        for done in as_completed(running):
+            _say(*running[done], done.result())
+
+
+def _say(family: str, branch: str, done: Path) -> None:
+    print(f"{family} {branch}: {done}", flush=True)
 
 
 if __name__ == "__main__":

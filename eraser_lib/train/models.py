@@ -76,6 +76,11 @@ def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu"
     return target
 
 
+def branch_folder(family: str, branch: str, recipe: Recipe, folder: Path, *, seed: int | None = None) -> Path:
+    """Where a branch lies; another seed than the recipe's stands in its name."""
+    return folder / family / (branch if seed in (None, recipe.seed) else f"{branch}_seed{seed}")
+
+
 def train_branch(
     family: str,
     branch: str,
@@ -93,8 +98,8 @@ def train_branch(
     """
     if branch not in BRANCHES:
         raise ValueError(f"unknown branch {branch!r}; expected one of {', '.join(BRANCHES)}")
-    name = branch if seed in (None, recipe.seed) else f"{branch}_seed{seed}"
-    target = folder / family / name
+    target = branch_folder(family, branch, recipe, folder, seed=seed)
+    name = target.name
     if (target / "model.safetensors").exists():
         return target
     base = train_base(family, recipe, folder, device=device, workers=workers)

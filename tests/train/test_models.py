@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from eraser_lib.families import FAMILIES
+from eraser_lib.study.paths import root
 from eraser_lib.train.models import train_branch
 from eraser_lib.train.recipe import MICRO
 
@@ -38,3 +41,18 @@ def test_the_recipe_makes_both_branches_from_one_base(family: str, tmp_path: Pat
     before = (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns
     train_branch(family, "vanilla", MICRO, tmp_path)
     assert (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_models_trained_at_a_time_are_those_trained_in_turn(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "eraser_lib.train", "--recipe", "micro", "--family", "llava", "--threads", "1"]
+    for jobs, name in ((1, "turn"), (2, "time")):
+        done = subprocess.run(
+            [*command, "--jobs", str(jobs), "--folder", str(tmp_path / name)],
+            capture_output=True, text=True, check=False, cwd=root(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("llava retain_only_5: ") == 1
+    for branch in ("vanilla", "retain_only_5"):
+        files = [tmp_path / name / "micro" / "llava" / branch / "model.safetensors" for name in ("turn", "time")]
+        assert files[0].read_bytes() == files[1].read_bytes(), branch
