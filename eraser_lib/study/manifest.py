@@ -39,7 +39,7 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
     base = root()
     # where a run lies changes nothing about its numbers, and results/ must compare equal to runs/
     parameters = {name: value for name, value in job.parameters.items() if name != "out"}
-    branches = job.kind.checkpoints if preset.checkpoints else ()
+    branches = job.branches if preset.checkpoints else ()
     return {
         "notebook": job.notebook,
         "parameters": parameters,

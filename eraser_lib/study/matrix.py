@@ -32,7 +32,8 @@ class Kind:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """parameters of the row, on top of ``preset, model, split, seed, out``"""
     checkpoints: tuple[str, ...] = ("vanilla",)
-    """branches of the models that the row reads, as patterns: new ones then make its jobs stale, and only these"""
+    """branches of the models that the row reads, as patterns (`{split}` is the job's own): new ones then make its jobs
+    stale, and only these"""
     logs: tuple[str, ...] = ()
     """methods whose logs it writes"""
     code: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ KINDS: tuple[Kind, ...] = (
         name="06_baselines",
         over=("model", "split"),
         needs=("06_erase",),
-        checkpoints=("vanilla", "retain_only_*"),
+        checkpoints=("vanilla", "retain_only_{split}*"),
         logs=("retain_only", "prompt", "prompt_oracle"),
         minutes=2,
     ),
@@ -170,6 +171,11 @@ class Job:
     def on_device(self) -> bool:
         """Whether it runs a model; what does not needs no GPU and none of the memory that a model takes."""
         return bool(self.kind.checkpoints)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Patterns of the checkpoints that it reads."""
+        return tuple(pattern.format(split=self.split) for pattern in self.kind.checkpoints)
 
     @property
     def logs(self) -> list[str]:

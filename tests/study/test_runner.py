@@ -160,6 +160,13 @@ def test_new_weights_change_the_fingerprint_of_the_branches_that_a_job_reads(tmp
     assert fingerprint("llava") != first
 
 
+def test_a_job_reads_the_references_of_its_own_share() -> None:
+    jobs = matrix.jobs(preset.load("tiny-full"))
+    assert jobs["llava-5-06_baselines"].branches == ("vanilla", "retain_only_5*")
+    assert jobs["llava-10-06_baselines"].branches == ("vanilla", "retain_only_10*")
+    assert jobs["llava-5-06_erase"].branches == ("vanilla",)
+
+
 def test_logs_of_other_code_are_not_resumed(clone: Path) -> None:
     found = preset.load("toy")
     job = matrix.jobs(found)["llava-5-06_erase"]
