@@ -1,9 +1,9 @@
 """``python -m benchmarks.hours``: GPU hours that the preset `paper` may take, as ``results/hours.csv``. An estimate.
 
-No large model was at hand, so each row of the matrix is counted in units that were measured: how many prefills of one
-prompt by the tiny model its seconds are worth. The same number of prefills is then charged to a 7B model, at the
-arithmetic of one prefill and a stated share of the peak of the GPU, times how many more people there are to read about.
-Decoding and training are in those seconds, weighed as they weigh on a CPU.
+No weights of a large model were at hand, so each row of the matrix is counted in units that were measured: how many
+prefills of one prompt by the tiny model its seconds are worth. The same number of prefills is then charged to a 7B
+model, at the time of one that was measured on a GPU with random weights, times how many more people there are to read
+about. Decoding and training are in those seconds, weighed as they weigh on a CPU.
 """
 
 from __future__ import annotations
@@ -20,31 +20,35 @@ from eraser_lib.study.preset import load
 TABLE = root() / "results" / "hours.csv"
 PEOPLE = (500 + 153) / (200 + 40)
 """Fictitious people and celebrities of MLLMU-Bench against those of the tiny world."""
-PARAMETERS = {"llava": 7.1e9, "qwen": 8.3e9}
-TOKENS = {"llava": 576 + 64, "qwen": 400 + 64}
-"""Of one prompt with a picture: image tokens and text."""
-PEAK, SHARE = 989e12, 0.3
-"""Dense bfloat16 operations a second of an H100 or H200, and the share of them that is counted on."""
+LARGE = {"llava": "llava-hf/llava-1.5-7b-hf", "qwen": "Qwen/Qwen2.5-VL-7B-Instruct"}
+TOKENS = {"llava": 576 + 64 + 26, "qwen": 400 + 64 + 133}
+"""Of one prompt with a picture: image tokens, text, and what the vision tower's work is worth in tokens of the language
+model (weights times patches: 0.3e9 x 577 of 6.7e9 a token, 0.63e9 x 1600 of 7.6e9)."""
 
 
 def prefill_seconds(costs: pd.DataFrame, model: str) -> float:
     """Core seconds of one prompt in a batch of 32 through the tiny model, unsteered, as `benchmarks.cost` measured."""
+    row = _unsteered(costs, f"tiny-{model}")
+    threads = int(str(row["machine"]).rpartition(", ")[2].split()[0])
+    return float(row["value"]) * threads / 32
+
+
+def large_prefill_seconds(costs: pd.DataFrame, model: str) -> float:
+    """The same of the 7B model on one GPU: measured with text of another length, and charged by the token."""
+    row = _unsteered(costs, LARGE[model])
+    return float(row["value"]) / 32 / int(str(row["shape"]).split()[0]) * TOKENS[model]
+
+
+def _unsteered(costs: pd.DataFrame, model: str) -> pd.Series:
     rows = costs[
-        (costs["model"] == f"tiny-{model}")
+        (costs["model"] == model)
         & (costs["method"] == "unsteered")
         & (costs["phase"] == "prefill")
         & (costs["batch"] == 32)
     ]
     if rows.empty:
-        raise ValueError(f"results/cost.csv has no prefill of tiny-{model}; run python -m benchmarks.cost first")
-    row = rows.iloc[0]
-    threads = int(str(row["machine"]).rpartition(", ")[2].split()[0])
-    return float(row["value"]) * threads / 32
-
-
-def large_prefill_seconds(model: str) -> float:
-    """The same of the 7B model on one GPU, by arithmetic."""
-    return 2 * PARAMETERS[model] * TOKENS[model] / (PEAK * SHARE)
+        raise ValueError(f"results/cost.csv has no prefill of {model}; run python -m benchmarks.cost first")
+    return rows.iloc[0]
 
 
 def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> float | None:
@@ -57,7 +61,7 @@ def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> fl
         return None
     longer = (job.split or 5) / 5 if job.notebook == "08_trained" else 1.0
     prefills = measured / prefill_seconds(costs, job.model)
-    return prefills * PEOPLE * longer * large_prefill_seconds(job.model) / 3600
+    return prefills * PEOPLE * longer * large_prefill_seconds(costs, job.model) / 3600
 
 
 def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:

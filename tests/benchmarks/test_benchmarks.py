@@ -139,22 +139,24 @@ def test_attached_vectors_count_in_memory_and_matrices_count_more(tiny: Any) -> 
 
 def test_hours_scale_with_prefills_people_and_shares() -> None:
     row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
-    costs = pd.DataFrame([{**row, "value": 0.16}, {**row, "model": "tiny-qwen", "value": 0.16}])
+    large = {**row, "machine": "G", "shape": "600 tokens", "value": 0.96}
+    costs = pd.DataFrame([{**row, "value": 0.16}, *({**large, "model": name} for name in hours.LARGE.values())])
     assert hours.prefill_seconds(costs, "llava") == pytest.approx(0.01), "two threads for 32 prompts"
-    assert hours.large_prefill_seconds("llava") == pytest.approx(2 * 7.1e9 * 640 / (989e12 * 0.3))
+    assert hours.large_prefill_seconds(costs, "llava") == pytest.approx(0.96 / 32 / 600 * 666)
     jobs = matrix.jobs(preset.load("paper"))
     seconds = {"llava-5-08_npo": 36.0, "llava-all-08_tune_npo": 36.0, "llava-5-06_erase": 36.0}
-    one = 3600 * hours.PEOPLE * hours.large_prefill_seconds("llava") / 3600
+    one = 3600 * hours.PEOPLE * hours.large_prefill_seconds(costs, "llava") / 3600
     found = {name: hours.job_hours(job, seconds, costs) for name, job in jobs.items() if job.model == "llava"}
     assert found["llava-all-08_tune_npo"] == pytest.approx(one)
     assert found["llava-15-06_erase"] == pytest.approx(one), "as many questions at every share"
     assert found["llava-15-08_npo"] == pytest.approx(3 * one), "three times the steps"
     assert found["llava-5-08_rmu"] is None, "not timed, not guessed"
-    whole = hours.table(seconds, costs).set_index("row")
+    more = pd.DataFrame([{**row, "model": "tiny-qwen", "value": 0.16}])
+    whole = hours.table(seconds, pd.concat([costs, more])).set_index("row")
     assert whole.loc["08_npo", "llava"] == pytest.approx(6 * one, abs=0.06)
     assert np.isnan(whole.loc["08_rmu", "llava"])
     with pytest.raises(ValueError, match="no prefill of tiny-qwen"):
-        hours.prefill_seconds(costs[:1], "qwen")
+        hours.prefill_seconds(costs, "qwen")
 
 
 def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> None:
