@@ -48,13 +48,44 @@ def ks_interval(
     Raises:
         ValueError: see `ks_distance`.
     """
-    a, b = checked(first, first_people), checked(second, second_people)
-    (codes_a, codes_b), n_people = codes_of(first_people, second_people)
+    return ks_interval_over_seeds(
+        [first], [first_people], second, second_people, level=level, draws=draws, seed=seed
+    )  # fmt: skip
+
+
+def ks_interval_over_seeds(
+    firsts: Sequence[ArrayLike],
+    first_people: Sequence[Sequence[Hashable]],
+    second: ArrayLike,
+    second_people: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Mean KS distance of several runs of a method to one reference; the interval draws people, and then runs.
+
+    Args:
+        firsts, first_people: samples of the runs, and the people of each.
+        second, second_people: the reference.
+
+    Raises:
+        ValueError: see `ks_distance`.
+    """
+    b = checked(second, second_people)
+    runs = [checked(values, people) for values, people in zip(firsts, first_people, strict=True)]
+    (*codes, codes_b), n_people = codes_of(*first_people, second_people)
     weights = bootstrap_counts(n_people, draws, seed)
-    drawn = _weighted_ks(a, weights[:, codes_a], b, weights[:, codes_b])
-    value = ks_distance(a, b)
-    low, high = percentiles(drawn, level)
-    return Interval(value, min(low, value), max(high, value), n=min(a.size, b.size), n_people=n_people)
+    drawn = np.stack(
+        [_weighted_ks(a, weights[:, code], b, weights[:, codes_b]) for a, code in zip(runs, codes, strict=True)]
+    )
+    if len(runs) > 1:
+        chosen = np.random.default_rng(seed + 1).integers(len(runs), size=drawn.shape)
+        drawn = np.take_along_axis(drawn, chosen, axis=0)
+    value = float(np.mean([ks_distance(a, b) for a in runs]))
+    low, high = percentiles(drawn.mean(axis=0), level)
+    n = min(b.size, *(a.size for a in runs))
+    return Interval(value, min(low, value), max(high, value), n=n, n_people=n_people)
 
 
 def ks_swap_test(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eraser_lib.evaluate.log import MODALITIES, SUBSETS, TASKS, read_logs
-from eraser_lib.evaluate.separation import ks_interval
+from eraser_lib.evaluate.separation import ks_interval_over_seeds
 from eraser_lib.evaluate.stats import (
     Interval,
     bootstrap_mean,
@@ -171,14 +171,13 @@ def compare(
 
     Args:
         rows: logs of one model and split.
-        method, baselines: method names; first seeds count.
+        method, baselines: method names; of several seeds the mean of each question counts.
         subsets: subsets whose questions are pooled, e.g. `("forget", "test")`.
         column: the primary metric, named beforehand: a numeric column of the log, or `right`.
 
     Returns:
-        One row per baseline: `baseline, difference, ci_low, ci_high, p_value, p_holm, n, n_people`; the
-            difference
-        is baseline minus method.
+        One row per baseline: `baseline, difference, ci_low, ci_high, p_value, p_holm, n, n_people`; the difference is
+        baseline minus method.
 
     Raises:
         ValueError: several models or splits are in the rows, or a method is missing.
@@ -187,12 +186,11 @@ def compare(
     keys = rows[["preset", "model", "split"]].drop_duplicates()
     if len(keys) != 1:
         raise ValueError(f"compare one model and split at a time; the rows hold {keys.to_dict('records')}")
-    preset, model, split = map(str, keys.iloc[0])
     rows = rows[rows["subset"].isin(subsets)]
-    own = _baseline(rows, preset, model, split, method)
+    own = _over_seeds(rows, method, column)
     records, p_values = [], {}
     for name in baselines:
-        both = _paired(own, _baseline(rows, preset, model, split, name)).dropna(subset=[f"{column}_x", f"{column}_y"])
+        both = _paired(own, _over_seeds(rows, name, column)).dropna(subset=[f"{column}_x", f"{column}_y"])
         ours, theirs = both[f"{column}_x"].to_numpy(float), both[f"{column}_y"].to_numpy(float)
         people = both["cluster_x"].tolist()
         interval = paired_difference(ours, theirs, people)
@@ -253,20 +251,30 @@ def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
         if reference.empty:
             continue
         reference = reference[reference["seed"] == reference["seed"].min()]
-        for (method, seed), own in group[group["method"] != "retain_only"].groupby(["method", "seed"], sort=False):
-            # The distance of two distributions does not change under R / (1 + R), which grows with R.
-            interval = ks_interval(
-                own["wrong_share"].to_numpy(float),
-                reference["wrong_share"].to_numpy(float),
-                own["cluster"].tolist(),
-                reference["cluster"].tolist(),
-            )
-            yield [*key[:3], method, str(seed), *key[3:], "truth_ratio_ks", *_cells(interval, own["person"])]
+        # The distance of two distributions does not change under R / (1 + R), which grows with R.
+        known_to = (reference["wrong_share"].to_numpy(float), reference["cluster"].tolist())
+        for method, runs in group[group["method"] != "retain_only"].groupby("method", sort=False):
+            seeds = {str(seed): own for seed, own in runs.groupby("seed")}
+            parts = [(name, [own]) for name, own in seeds.items()]
+            for seed, part in [*parts, ("all", list(seeds.values()))] if len(seeds) > 1 else parts:
+                interval = ks_interval_over_seeds(
+                    [own["wrong_share"].to_numpy(float) for own in part], [own["cluster"].tolist() for own in part],
+                    *known_to,
+                )  # fmt: skip
+                yield [*key[:3], method, seed, *key[3:], "truth_ratio_ks", *_cells(interval, runs["person"])]
 
 
 def _cells(interval: Interval, persons: Iterable[object]) -> list[object]:
     named = {person for person in persons if isinstance(person, str)}
     return [interval.value, interval.low, interval.high, interval.n, len(named)]
+
+
+def _over_seeds(rows: pd.DataFrame, method: str, column: str) -> pd.DataFrame:
+    """One row per question of a method: `id, cluster` and the mean of a column over its seeds."""
+    found = rows[rows["method"] == method]
+    if found.empty:
+        raise ValueError(f"no log of '{method}' among the rows; evaluate it first")
+    return found.groupby("id", sort=False).agg({"cluster": "first", column: "mean"}).reset_index()
 
 
 def _baseline(rows: pd.DataFrame, preset: str, model: str, split: str, method: str) -> pd.DataFrame:

@@ -156,6 +156,26 @@ def test_the_tests_of_the_table_are_by_person_and_adjusted_over_the_baselines(sp
     assert (table["p_holm"] > table["p_value"]).any() and table["p_value"].max() < 0.9
 
 
+def test_a_method_of_several_seeds_is_compared_by_the_mean_of_each_question(spread: pd.DataFrame) -> None:
+    """The first training is as good as the method, the others are not: what is judged is the method of training."""
+    ga = spread[spread["method"] == "ga"]
+    mine = spread[spread["method"] == "mllmeraser"]
+    lucky = mine.assign(method="ga", seed=0)
+    runs = [lucky, ga.assign(seed=1), ga.assign(seed=2, answer_prob=ga["answer_prob"].astype(float) + 0.1)]
+    rest = spread[spread["method"] != "ga"]
+    table = compare(
+        pd.concat([rest, *runs], ignore_index=True), method="mllmeraser", baselines=["ga"], subsets=["test"]
+    )
+    merged = ga.set_index("id")["answer_prob"].astype(float), mine.set_index("id")["answer_prob"].astype(float)
+    wanted = (2 * (merged[0] - merged[1]) + 0.1) / 3
+    assert table["difference"].iloc[0] == pytest.approx(wanted.mean())
+    assert table["n"].iloc[0] == len(mine), "questions, not questions times seeds"
+    person = mine.set_index("id")["person"]
+    assert table["p_value"].iloc[0] == pytest.approx(
+        sign_flip_test(wanted.groupby(person).sum(), list(range(12))), abs=1e-12
+    )
+
+
 def test_another_column_is_compared_on_request(spread: pd.DataFrame) -> None:
     right = compare(spread, method="mllmeraser", baselines=["vanilla"], subsets=["test"], column="right")
     assert right["difference"].iloc[0] == 1.0
@@ -236,6 +256,20 @@ def test_truth_ratios_are_compared_with_the_first_retain_only() -> None:
     rows[0]["truth_ratio"] = [None if value is None else 100.0 for value in rows[0]["truth_ratio"]]
     found = summarise_rows(pd.concat(rows, ignore_index=True), metrics=["truth_ratio_ks"])
     assert (found["value"] < 1e-9).all()
+
+
+def test_the_distance_of_several_seeds_is_their_mean() -> None:
+    """Two runs stand where retain-only stands, one is apart from it: a third, and the interval holds both."""
+    far = cells(make_log("retain_only"))
+    far["truth_ratio"] = [None if value is None else 100.0 for value in far["truth_ratio"]]
+    rows = [far]
+    for seed, ratio in ((0, 100.0), (1, 0.01), (2, 100.0)):
+        log = cells(make_log("ga_diff", seed=seed))
+        rows.append(log.assign(truth_ratio=[None if value is None else ratio for value in log["truth_ratio"]]))
+    found = summarise_rows(pd.concat(rows, ignore_index=True), metrics=["truth_ratio_ks"])
+    own = found[found["subset"] == "test"].set_index("seed")
+    assert own["value"].to_dict() == pytest.approx({"0": 0, "1": 1, "2": 0, "all": 1 / 3})
+    assert own.loc["all", ["ci_low", "ci_high"]].tolist() == pytest.approx([0, 1], abs=1e-9)
 
 
 def test_all_seeds_together_have_the_interval_over_people_and_seeds() -> None:
