@@ -28,15 +28,31 @@ SOLVERS: dict[str, dict[str, object]] = {
 }
 """Name -> solver and options: the published ratio on uncentred moments, the energy rule, the ridge."""
 TAIL = 0.998
+WIDE = 2048
+"""Streams at least this wide are worth a GPU: the algebra of a gate grows with the cube of the width, and is repeated
+for every request."""
 REQUESTS = ("", "person:", "person+modality:")
 """One gate for the whole forget set; one request per person; one per person and kind of prompt (picture or name)."""
 
 
+def workbench(width: int) -> torch.device:
+    """Where gates on streams of this width are fitted: on a GPU where there is one and they are wide."""
+    return torch.device("cuda" if width >= WIDE and torch.cuda.is_available() else "cpu")
+
+
+def moments_of(rows: Tensor) -> Moments:
+    """Moments of activations `(N, d)` in float64, on the `workbench`."""
+    return Moments.of(rows.to(workbench(rows.shape[1])).double())
+
+
 def fit_gate(name: str, forget: Tensor, retain: Moments) -> Gate:
-    """Fit the solver `name` of `SOLVERS` on forget activations `(N, d)` and retain moments."""
+    """Fit the solver `name` of `SOLVERS` on forget activations `(N, d)` and retain moments.
+
+    It is solved on the device of the moments and comes back to that of the activations.
+    """
     options = dict(SOLVERS[name])
     solver = ridge_gate if options.pop("solver") == "ridge" else hard_gate
-    return solver(forget.double(), retain, **options)  # type: ignore[arg-type]
+    return solver(forget.double(), retain, **options).to(forget.device)  # type: ignore[arg-type]
 
 
 def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tensor, half: Tensor) -> Gate:
@@ -49,7 +65,7 @@ def fit_requests(name: str, forget: Tensor, labels: Sequence[str], retain: Tenso
     per row; `retain`: `(M, d)`; `half`: bool `(M,)`, no person in both halves.
     """
     rows = retain.double()
-    whole, parts = Moments.of(rows), [(part, Moments.of(rows[~part])) for part in (half, ~half)]
+    whole, parts = moments_of(rows), [(part, moments_of(rows[~part])) for part in (half, ~half)]
     gates = []
     for label in dict.fromkeys(labels):
         mine = forget[torch.tensor([other == label for other in labels])]
@@ -76,7 +92,7 @@ def fit_solver(solver: str, forget: Tensor, retain: Tensor, rows: Mapping[str, S
     """
     by, _, name = solver.rpartition(":")
     if not by:
-        return fit_gate(name, forget, Moments.of(retain.double()))
+        return fit_gate(name, forget, moments_of(retain))
     if any(question.person is None for question in rows["forget"]):
         raise ValueError("every forget row must be about a person here")
     labels = [f"{q.person}" if by == "person" else f"{q.person} {q.modality}" for q in rows["forget"]]
@@ -171,7 +187,8 @@ def by_layer(activations: Activations) -> dict[int, np.ndarray]:
 
 def eigenvalues(moments: Moments) -> np.ndarray:
     """Eigenvalues of the uncentred second moment, largest first."""
-    return torch.linalg.eigvalsh(moments.uncentred.double()).flip(0).clamp_min(0).numpy()
+    matrix = moments.uncentred.double().to(workbench(moments.size))
+    return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0).cpu().numpy()
 
 
 def all_gates(

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eraser_lib import Direction, Eraser, HookSite, Moments
+from eraser_lib import Direction, Eraser, HookSite
 from eraser_lib.bench import language as lang
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.questions import silence
 from eraser_lib.experiments.activations import Activations, join
-from eraser_lib.experiments.gates import fit_gate, gate_values
+from eraser_lib.experiments.gates import fit_gate, gate_values, moments_of
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import Calibration, calibrate
 
@@ -104,7 +104,7 @@ def published(
     gates, vectors = {}, {}
     for layer in range(1, len(forget)):
         read, site = HookSite(layer - 1, "output"), HookSite(layer, "output")
-        gates[site] = fit_gate("published", forget[read], Moments.of(retain[read].double()))
+        gates[site] = fit_gate("published", forget[read], moments_of(retain[read]))
         vectors[site] = direction[read].float()[None]
     return Eraser(directions=vectors, gates=gates, strength=strength, mode="published", metadata=metadata)
 
