@@ -18,8 +18,9 @@ from eraser_lib.evaluate.summary import compare
 from eraser_lib.experiments.collapse import BABBLE
 from eraser_lib.experiments.study import Study
 
+OLD = "load the old weights"
 UNDO = {
-    "retain_only": "load the old weights", "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
+    "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
     "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
     "mllmeraser": "detach; one request: drop its vectors",
 }  # fmt: skip
@@ -39,18 +40,24 @@ def trade(logs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (model, method), own in logs.groupby(["model", "method"], sort=False):
-        row: dict[str, Any] = {"model": model, "method": method}
-        for name, subset in (("gone", "test"), ("kept", "retain")):
-            seeds = [seed for _, seed in own[own["subset"] == subset].groupby("seed")]
-            if not seeds:
-                break
-            values = [seed["answer_prob"].astype(float) for seed in seeds]
-            found = bootstrap_mean_over_seeds(values, [seed["person"].tolist() for seed in seeds])
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-        else:
-            test = own[own["subset"] == "test"]
-            rows.append(row | {name: float(test[column].mean()) for name, column in SAYINGS.items()})
+        test, retain = own[own["subset"] == "test"], own[own["subset"] == "retain"]
+        if test.empty or retain.empty:
+            continue
+        row = {"model": model, "method": method, **over_seeds(test, "answer_prob", "gone")}
+        row |= over_seeds(retain, "answer_prob", "kept")
+        rows.append(row | {name: float(test[column].mean()) for name, column in SAYINGS.items()})
     return pd.DataFrame(rows)
+
+
+def over_seeds(rows: pd.DataFrame, column: str, name: str) -> dict[str, float | None]:
+    """Mean of a column of a log over seeds, as `name`, with an interval over people and seeds as `_low` and `_high`."""
+    seeds = [seed for _, seed in rows.dropna(subset=[column]).groupby("seed")]
+    if not seeds:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    found = bootstrap_mean_over_seeds(
+        [seed[column].astype(float) for seed in seeds], [seed["person"].tolist() for seed in seeds]
+    )
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def newcomers(logs: pd.DataFrame, forget: Mapping[int, Sequence[str]], split: int) -> pd.DataFrame:
@@ -173,7 +180,8 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     forward passes that read their activations, for MANU with them); `search_seconds` (of the jobs that choose its
     settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes` (of the process that
     fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser); `stored_bytes` (what a
-    deployment adds to the vanilla model: for a trained method its changed weights in half precision); `undo`, and
+    deployment adds to the vanilla model: for a trained method its changed weights in half precision, for retain-only
+    the whole model that stands in vanilla's place); `undo`, and
     `undo_seconds` where `undone`, of `undo_seconds`, has them. Missing where nothing was measured.
     """
     rows = [
@@ -181,14 +189,14 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
         for method, costs in _costs(study)
     ]
     for row in rows:
-        row["undo_seconds"] = (undone or {}).get(row["method"] if row["method"] in UNDO else WEIGHTS)
+        row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
     names = ("fit_seconds", "search_seconds", "trained_parameters", "peak_memory_bytes", "stored_bytes")
     empty = dict.fromkeys(names)
-    return {"method": method, **empty, **costs, "undo": UNDO.get(method, "load the old weights")}
+    return {"method": method, **empty, **costs, "undo": UNDO.get(method, OLD)}
 
 
 def _searched(study: Study, method: str) -> float | None:
@@ -209,8 +217,29 @@ def _peak(study: Study, method: str) -> int | None:
     return found
 
 
+def _retrained(study: Study) -> dict[str, Any] | None:
+    """What the retain-only model cost, from its record: the stages after the base that it shares with vanilla.
+
+    None where there is no such model, or somebody else trained it. Seconds only where a core took them.
+    """
+    folder = study.branch(f"retain_only_{study.split}")
+    weights, record = folder / "model.safetensors", _read(folder / "training.json")
+    if not weights.exists() or "curve" not in record:
+        return None
+    stages = {line["stage"]: line for line in record["curve"] if "seconds_per_step" in line}
+    own = [line for stage, line in stages.items() if stage.startswith(folder.name)]  # the last line of each
+    seconds = sum((line["step"] + 1) * line["seconds_per_step"] for line in own)
+    on_core = record.get("device", "cpu") == "cpu"
+    return {"fit_seconds": seconds if on_core else None, "stored_bytes": weights.stat().st_size}
+
+
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     cost = _note(study, "cost")
+    if retrained := _retrained(study):
+        yield "retain_only", retrained
+    for method in ("prompt", "prompt_oracle"):
+        if study.log_path(method).exists():
+            yield method, {"fit_seconds": 0.0, "stored_bytes": 0, "trained_parameters": 0}
     for method in STEERED:
         file = study.artifact(method) / ERASER
         if file.exists():

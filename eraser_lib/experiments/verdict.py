@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
+from eraser_lib.experiments.contest import over_seeds
 from eraser_lib.experiments.outcome import left_behind, lost_elsewhere
 
 RIGHT = "fact_recall"
@@ -44,7 +44,7 @@ def verdicts(logs: pd.DataFrame, tests: pd.DataFrame, forgotten: Collection[str]
         }  # fmt: skip
         row: dict[str, Any] = {"method": method}
         for name, (found, column) in groups.items():
-            row.update(_mean(found, column, name))
+            row.update(over_seeds(found, column, name))
         row |= {name: float(test[column].mean()) for name, column in (("refused", "refusal"), ("gibberish",) * 2)}
         row["p_holm"] = p_values.get(str(method))
         rows.append(row | _met(logs, str(method)))
@@ -65,22 +65,12 @@ def photos(logs: pd.DataFrame, forgotten: Collection[str]) -> pd.DataFrame:
         for is_theirs, whose in PHOTOS.items():
             group = own[own["person"].isin(forgotten) == is_theirs]
             opened = group["opened"].astype("boolean")
-            row |= _mean(group, "answer_prob", f"{whose}_prob") | _mean(group, RIGHT, f"{whose}_right")
+            row |= over_seeds(group, "answer_prob", f"{whose}_prob") | over_seeds(group, RIGHT, f"{whose}_right")
             row[f"{whose}_opened"] = float(opened.mean()) if opened.notna().any() else None
             row[f"{whose}_n"] = len(group) // own["seed"].nunique()  # of one seed
         rows.append(row)
     found = pd.DataFrame(rows)
     return found if found.empty else found.sort_values("their_prob", kind="stable", ignore_index=True)
-
-
-def _mean(rows: pd.DataFrame, column: str, name: str) -> dict[str, float | None]:
-    seeds = [seed for _, seed in rows.dropna(subset=[column]).groupby("seed")]
-    if not seeds:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    found = bootstrap_mean_over_seeds(
-        [seed[column].astype(float) for seed in seeds], [seed["person"].tolist() for seed in seeds]
-    )
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _met(logs: pd.DataFrame, method: str) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +102,25 @@ def test_the_ledger_by_hand(study: Study) -> None:
     assert rows["undo_seconds"].isna().all()
     undone = contest.ledger(study, {"weights": 2.0, "mllmeraser": 0.1}).set_index("method")["undo_seconds"]
     assert undone[["npo", "manu", "mllmeraser"]].tolist() == [2.0, 2.0, 0.1] and pd.isna(undone["leace"])
+
+
+def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tmp_path: Path) -> None:
+    study = replace(study, checkpoints=tmp_path / "models")
+    assert "retain_only" not in set(contest.ledger(study)["method"]), "made elsewhere"
+    folder = study.branch("retain_only_5")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"1" * 30)
+    curve = [
+        {"stage": "base", "step": 99, "seconds_per_step": 5.0},
+        {"stage": "retain_only_5", "step": 0, "seconds_per_step": 9.0},
+        {"stage": "retain_only_5", "step": 9, "seconds_per_step": 2.0},
+        {"stage": "retain_only_5-choices-0", "step": 4, "seconds_per_step": 1.0},
+    ]
+    for device, seconds in (("cpu", 25.0), ("cuda", None)):
+        (folder / "training.json").write_text(json.dumps({"curve": curve, "device": device}))
+        row = contest.ledger(study, {"weights": 2.0}).set_index("method").loc["retain_only"]
+        assert pd.isna(row["fit_seconds"]) if seconds is None else row["fit_seconds"] == seconds
+        assert row[["stored_bytes", "undo", "undo_seconds"]].tolist() == [30, "load the old weights", 2.0]
 
 
 def test_undoing_is_timed(tmp_path: Path) -> None:
