@@ -211,8 +211,11 @@ def machine(device: str) -> str:
     return f"{device_name(device)}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
-def write(rows: list[dict[str, Any]], device: str) -> None:
-    """Replace the rows of this machine and these models in the table, and the manifest of this machine."""
+def write(rows: list[dict[str, Any]], device: str, settings: dict[str, Any] | None = None) -> None:
+    """Replace the rows of this machine and these models in the table, and the manifest of this machine.
+
+    `settings`: arguments of the measurement, kept in the manifest.
+    """
     new = pd.DataFrame(rows)
     bounds = [column for column in ("ratio_low", "ratio_high") if column in new]
     old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
@@ -224,7 +227,8 @@ def write(rows: list[dict[str, Any]], device: str) -> None:
     peers = {name: version(name) for name in ("steering-vectors", "repeng")}
     for model, part in new.groupby("model"):
         manifest.setdefault(str(part["machine"].iloc[0]), {})[str(model)] = {
-            **provenance(device), "threads": torch.get_num_threads(), "peers": peers,
+            **provenance(device), "threads": torch.get_num_threads(), "peers": peers, "settings": settings or {},
+            "cuda": torch.version.cuda if device.startswith("cuda") else None,
             "intervals": part.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records"),
         }  # fmt: skip
     write_json(MANIFEST, manifest)
@@ -246,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    settings = {key: value for key, value in vars(options).items() if key != "model"}
     for name in options.model:
         print(name, flush=True)
         model = shapes.open_model(name, device=options.device, blocks=options.blocks)
@@ -255,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         def keep(new: list[dict[str, Any]], rows: list[Any] = rows, about: dict[str, str] = about) -> None:
             rows += [{**about, **row} for row in new]
-            write(rows, options.device)
+            write(rows, options.device, settings)
 
         width = options.width or (48 if name in shapes.TINY else 600)
         keep(artifacts(model))
@@ -270,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gc.collect()
     if options.rows:
         fixed = {"machine": machine(options.device), "model": "activations alone"}
-        write([{**fixed, **row} for row in fitting.growth(options.device)], options.device)
+        write([{**fixed, **row} for row in fitting.growth(options.device)], options.device, settings)
     print(f"{TABLE}: {len(pd.read_csv(TABLE))} rows")
 
 
