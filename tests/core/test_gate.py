@@ -214,3 +214,48 @@ def test_autocast_takes_no_precision() -> None:
 def test_a_threshold_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="would never open"):
         Gate(torch.ones(1, 4), torch.zeros(1)).with_threshold(float("nan"))
+
+
+def test_rows_are_normalised_one_by_one() -> None:
+    """A short and a long prompt in one batch: neither knows of the other."""
+    rows = torch.randn(3, 8, generator=torch.Generator().manual_seed(3)) * torch.tensor([[1.0], [100.0], [0.01]])
+    gate = Gate(torch.randn(2, 8, generator=torch.Generator().manual_seed(4)), torch.zeros(2), rms=True)
+    assert torch.allclose(gate(rows), torch.cat([gate(row[None]) for row in rows]), atol=1e-5)
+    both = stack([gate, gate])
+    assert torch.allclose(both(rows), torch.cat([gate(rows)] * 2, dim=1), atol=1e-5), (
+        "and still does not where gates are stacked"
+    )
+
+
+def brute_basis(rows: Tensor, energy: float) -> Tensor:
+    """The mean direction, then the fewest principal directions of the rows beside it that hold the energy."""
+    unit = rows.mean(0) / rows.mean(0).norm()
+    rest = rows - rows.mean(0)
+    rest = rest - torch.outer(rest @ unit, unit)
+    _, values, directions = torch.linalg.svd(rest, full_matrices=False)
+    share = values.square().cumsum(0) / values.square().sum()
+    return torch.cat([unit[None], directions[: int((share < energy).sum()) + 1]])
+
+
+@pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
+def test_the_share_of_a_centred_basis_is_one_of_the_rest(energy: float) -> None:
+    """Much of the spread lies along the mean, a little askew: both sides of the moment are cleared of it."""
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randn(400, 10, generator=generator, dtype=torch.float64) * torch.linspace(3, 0.2, 10)
+    rows += 5 + 4 * torch.randn(400, 1, generator=generator, dtype=torch.float64) * torch.linspace(1, 2, 10)
+    found, wanted = retain_basis(Moments.of(rows), energy=energy), brute_basis(rows, energy)
+    assert found.shape[1] == len(wanted)
+    assert torch.allclose(found @ found.T, wanted.T @ wanted, atol=1e-8)
+
+
+def test_a_hard_gate_with_an_offset_removes_directions_of_the_spread() -> None:
+    """The mean is far from 0 and not a direction that retained prompts differ in: it may stay open."""
+    generator = torch.Generator().manual_seed(6)
+    retain = torch.randn(300, 6, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 2, 1, 0.1, 0.1, 0.1])
+    retain[:, 5] += 50
+    forget = retain[:20] + torch.tensor([0.0, 0, 0, 0, 0, 4])
+    gate = hard_gate(forget, Moments.of(retain), energy=0.9, bias=True)
+    _, vectors = torch.linalg.eigh(Moments.of(retain).covariance)
+    for spread in vectors.T.flip(0)[:2]:  # the two that hold 0.9 of it
+        assert abs(float(gate.weight[0] @ spread)) < 1e-9
+    assert gate(forget).mean() > 0.5 > gate(retain).abs().mean() + 0.3

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eraser_lib import HookSite, capture, edit, find_decoder, run_capture
+from eraser_lib.hooks import real_tokens
 
 SITES = [HookSite(layer, where) for layer in range(4) for where in ("input", "output")]
 
@@ -105,3 +106,35 @@ def test_images_without_token_types_are_refused() -> None:
         check_inputs(pixels)
     check_inputs({**pixels, "mm_token_type_ids": torch.zeros(1, 1)})
     check_inputs({"pixel_values": torch.zeros(1)})
+
+
+def test_a_reader_sees_an_edit_that_came_after_it(tiny32) -> None:
+    sites = [HookSite(1, "input"), HookSite(2)]
+    plain = run_capture(tiny32.model, tiny32.inputs(), sites, "all")
+    for site in sites:
+        with (
+            torch.no_grad(),
+            capture(tiny32.model, [site], "all") as found,
+            edit(tiny32.model, {site: lambda stream: stream + 1}),
+        ):
+            tiny32.model(**tiny32.inputs())
+        assert torch.equal(found[site], plain[site] + 1)
+
+
+def test_a_pass_that_breaks_off_leaves_nothing_of_the_one_before(tiny32) -> None:
+    early, late = HookSite(0), HookSite(3)
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("in between")
+
+    with torch.no_grad(), capture(tiny32.model, [early, late]) as found:
+        tiny32.model(**tiny32.inputs())
+        assert set(found) == {early, late}
+        with edit(tiny32.model, {HookSite(2): fail}), pytest.raises(RuntimeError, match="in between"):
+            tiny32.model(**tiny32.inputs())
+        assert set(found) == {early}
+
+
+def test_a_mask_over_cached_tokens_ends_with_the_new_ones() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
+    assert real_tokens(mask, 2, 2, mask.device).tolist() == [[True, False], [True, True]]

@@ -396,6 +396,52 @@ def test_beams(tiny32, scope) -> None:
     assert not torch.equal(found, plain)
 
 
+@pytest.mark.parametrize("scope", ["prompt", "prompt+generation"])
+def test_rows_that_are_repeated_after_the_prefill_keep_their_decision(tiny32, scope) -> None:
+    """Each prompt is continued twice from one prefill, as a sampler may do: like the same prompts asked twice."""
+    inputs = tiny32.inputs()
+    some, is_open = splitting(tiny32, inputs, scope=scope)
+    following = torch.tensor([30, 41, 22, 53, 33, 44, 25, 56])[:, None]
+
+    def ask(twice_before: bool) -> torch.Tensor:
+        asked = inputs if not twice_before else tiny32.inputs([row for row in tiny32.rows for _ in range(2)])
+        with torch.no_grad(), some.attach(tiny32.model):
+            cache = tiny32.model(**asked, use_cache=True).past_key_values
+            mask = asked["attention_mask"]
+            if not twice_before:
+                cache.batch_repeat_interleave(2)
+                mask = mask.repeat_interleave(2, dim=0)
+            mask = torch.cat([mask, torch.ones_like(following)], dim=1)
+            positions = (mask.cumsum(1) - 1)[:, -1:]
+            return tiny32.model(
+                input_ids=following, attention_mask=mask, position_ids=positions, past_key_values=cache
+            ).logits
+
+    assert is_open.any() and not is_open.all()
+    torch.testing.assert_close(ask(twice_before=False), ask(twice_before=True), rtol=1e-4, atol=1e-3)
+
+
+def test_another_batch_does_not_go_on_from_a_prompt(tiny32) -> None:
+    inputs = tiny32.inputs()
+    with torch.no_grad(), eraser(scope="prompt+generation").attach(tiny32.model):
+        cache = tiny32.model(**inputs, use_cache=True).past_key_values
+        cache.batch_select_indices(torch.tensor([0, 1, 2]))
+        mask = torch.cat([inputs["attention_mask"][:3], torch.ones(3, 1, dtype=torch.long)], dim=1)
+        options = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1)[:, -1:], "past_key_values": cache}
+        with pytest.raises(RuntimeError, match="prefilled with 4"):
+            tiny32.model(input_ids=torch.full((3, 1), 30), **options)
+
+
+def test_what_is_read_under_an_eraser_is_the_steered_stream(tiny32) -> None:
+    """Also before the decision, where a first pass that is given up came by unsteered."""
+    inputs, site = tiny32.inputs(), STEERED[0]
+    plain = run_capture(tiny32.model, inputs, [site])[site]
+    some, is_open = splitting(tiny32, inputs)
+    with some.attach(tiny32.model):
+        steered = run_capture(tiny32.model, inputs, [site])[site]
+    assert (steered - plain).abs().amax(dim=1).gt(0.1).tolist() == is_open.tolist()
+
+
 def test_static_cache(tiny32) -> None:
     inputs = tiny32.inputs()
     some, is_open = splitting(tiny32, inputs)
