@@ -275,6 +275,14 @@ def test_a_different_prompt_is_decided_anew(tiny32) -> None:
         assert not torch.equal(first, second)
         tiny32.logits(inputs)
         assert torch.equal(handle.gate_values[DECISION], first)
+        tiny32.logits(grown(grown(inputs, 30), 41))  # two tokens more: not a step of decoding
+        assert not torch.equal(handle.gate_values[DECISION], first)
+        tiny32.logits(inputs)
+        seen = grown(inputs, 30)
+        seen["attention_mask"] = torch.ones_like(seen["attention_mask"])  # the same tokens, padding included now
+        tiny32.logits(seen)
+        assert not torch.equal(handle.gate_values[DECISION], first)
+        tiny32.logits(inputs)
         pictures = {**grown(inputs, 30), "pixel_values": inputs["pixel_values"] + 1}
         tiny32.logits(pictures)
         assert not torch.equal(handle.gate_values[DECISION][0], first[0])
