@@ -586,6 +586,51 @@ def test_several_requests_open_by_themselves(tiny32) -> None:
         torch.testing.assert_close(tiny32.logits(inputs), steered)
 
 
+def test_a_prompt_that_two_requests_claim_is_pushed_once(tiny32) -> None:
+    """Two requests that push alike and both open: as one of them does."""
+    inputs = tiny32.inputs()
+    one = eraser()
+    gates = {site: Gate(gate.weight.repeat(2, 1), gate.bias.repeat(2)) for site, gate in one.gates.items()}
+    twice = Eraser(
+        directions={site: r.repeat(2, 1) for site, r in one.directions.items()},
+        gates={site: gate.with_threshold(EVERYTHING) for site, gate in gates.items()},
+    )
+    with one.attach(tiny32.model):
+        once = tiny32.logits(inputs)
+    with twice.attach(tiny32.model):
+        torch.testing.assert_close(tiny32.logits(inputs), once, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_that_any_site_opened_was_opened(tiny32) -> None:
+    inputs, (first, *rest) = tiny32.inputs(), STEERED
+    gated = eraser("gated", NOTHING)
+    some, is_open = eraser("gated", NOTHING), None
+    with some.attach(tiny32.model) as handle:
+        tiny32.logits(inputs)
+        is_open = handle.gate_values[first][:, 0] > handle.gate_values[first].median()
+        middle = float(handle.gate_values[first].median())
+    early = gated.with_(gates={first: gated.gates[first].with_threshold(middle), **{s: gated.gates[s] for s in rest}})
+    with early.attach(tiny32.model) as handle:
+        tiny32.logits(inputs)
+    assert is_open.any() and torch.equal(handle.opened, is_open), "the later sites, which open nothing, do not undo it"
+
+
+def test_padding_stays_as_it_was_where_answers_are_steered(tiny32) -> None:
+    """With labels a call holds prompt, answer and, on the right, padding: the last of these is nobody's."""
+    inputs = tiny32.inputs(side="right")
+    labels = torch.full_like(inputs["input_ids"], -100)
+    ends = inputs["attention_mask"].sum(1) - 1
+    labels[torch.arange(4), ends] = 30
+    site = HookSite(0)
+    plain = run_capture(tiny32.model, inputs, [site], "all")[site]
+    steered = eraser("constant", scope="prompt+generation")
+    with torch.no_grad(), steered.attach(tiny32.model), capture(tiny32.model, [site], "all") as found:
+        tiny32.model(**inputs, labels=labels)
+    padding = ~inputs["attention_mask"].bool()
+    assert padding.any() and torch.equal(found[site][padding], plain[padding])
+    assert not torch.equal(found[site][~padding], plain[~padding])
+
+
 # --- (d) nothing is left behind -----------------------------------------------------------------------------
 
 
