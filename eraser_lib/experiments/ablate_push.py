@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from eraser_lib import Direction, Eraser, HookSite
+from eraser_lib import Direction, Eraser, HookSite, Moments
 from eraser_lib.bench.records import Question
 from eraser_lib.direction import contrast
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import of_questions, read_activations
-from eraser_lib.experiments.gates import fit_gate, gate_values, moments_of
+from eraser_lib.experiments.gates import fit_gate, gate_values
 from eraser_lib.experiments.methods import Push, constant, published
 from eraser_lib.experiments.selection import contains_fact
 from eraser_lib.experiments.sets import person_rows
@@ -101,7 +101,7 @@ def sequential(study: Study, fit: Mapping[str, Sequence[Question]], direction: D
     for before, site in zip(direction.sites, direction.sites[1:], strict=False):
         read = _steered(study, vectors, gates, strength, both, before)
         forget, retain = read[: len(fit["forget"])], read[len(fit["forget"]) :]
-        gates[site] = fit_gate("published", forget, moments_of(retain))
+        gates[site] = fit_gate("published", forget, Moments.of(retain.double()))
         vectors[site] = direction[before].float()[None]
     return Eraser(directions=vectors, gates=gates, strength=strength, mode="published")
 
