@@ -206,9 +206,8 @@ def _ratio(found: timing.Ratio) -> dict[str, float]:
 
 def machine(device: str) -> str:
     """The device in words, with the number of threads on a CPU."""
-    if device.startswith("cuda"):
-        return device_name(device)
-    return f"{device_name(device)}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    name, threads = device_name(device), torch.get_num_threads()
+    return name if device.startswith("cuda") else f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def write(rows: list[dict[str, Any]], device: str, settings: dict[str, Any] | None = None) -> None:

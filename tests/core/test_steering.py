@@ -604,11 +604,10 @@ def test_a_prompt_that_two_requests_claim_is_pushed_once(tiny32) -> None:
 def test_a_row_that_any_site_opened_was_opened(tiny32) -> None:
     inputs, (first, *rest) = tiny32.inputs(), STEERED
     gated = eraser("gated", NOTHING)
-    some, is_open = eraser("gated", NOTHING), None
-    with some.attach(tiny32.model) as handle:
+    with gated.attach(tiny32.model) as handle:
         tiny32.logits(inputs)
-        is_open = handle.gate_values[first][:, 0] > handle.gate_values[first].median()
-        middle = float(handle.gate_values[first].median())
+    values = handle.gate_values[first][:, 0]
+    middle, is_open = float(values.median()), values > values.median()
     early = gated.with_(gates={first: gated.gates[first].with_threshold(middle), **{s: gated.gates[s] for s in rest}})
     with early.attach(tiny32.model) as handle:
         tiny32.logits(inputs)
