@@ -1,17 +1,20 @@
-"""Detector and canned refusal: a nearest-neighbour test in front of the model; whoever it knows is refused.
+"""Detector and canned refusal: a test in front of the model; whoever it knows is refused.
 
-Cheap and strong: nothing in the model changes, so nothing can be damaged, and nothing is forgotten either. The score of
-a prompt is its mean cosine similarity to the k nearest forget rows minus that to the k nearest retain rows, on the
-model's own streams or on its input embeddings. The threshold is the conformal one of the gate, on the same rows.
+Cheap and strong: nothing in the model changes, so nothing can be damaged, and nothing is forgotten either. Two scores
+of a prompt, on the model's own streams or on its input embeddings: the mean cosine similarity to the k nearest forget
+rows minus that to the k nearest retain rows; and the log density among forget rows minus that among retain rows, as of
+Gaussians. The threshold is the conformal one of the gate, on the same rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from eraser_lib.bench.records import Prompt
@@ -28,7 +31,7 @@ def _unit(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Detector:
+class Neighbours:
     """Reference rows and k."""
 
     forget: Tensor
@@ -40,12 +43,12 @@ class Detector:
     k: int
 
     @staticmethod
-    def fit(forget: Tensor, retain: Tensor, *, k: int = 5) -> Detector:
+    def fit(forget: Tensor, retain: Tensor, *, k: int = 5) -> Neighbours:
         """Of features `(N, D)` and `(M, D)`. `ValueError` where there are fewer than k rows of either."""
         if not 1 <= k <= min(len(forget), len(retain)):
             raise ValueError(f"k is {k}; it must lie between 1 and the {min(len(forget), len(retain))} rows at hand")
         centre = retain.float().mean(dim=0)
-        return Detector(_unit(forget.float() - centre), _unit(retain.float() - centre), centre, k)
+        return Neighbours(_unit(forget.float() - centre), _unit(retain.float() - centre), centre, k)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scores `(B,)` of features `(B, D)`, between -2 and 2."""
@@ -57,6 +60,51 @@ class Detector:
     def bytes(self) -> int:
         """Bytes of what is stored: it keeps rows of the people who asked to be forgotten."""
         return 4 * (self.forget.numel() + self.retain.numel() + self.centre.numel())
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Means and Cholesky factors of shrunken covariances (Ledoit and Wolf 2004), of forget and of retain rows."""
+
+    means: tuple[Tensor, Tensor]
+    """Of `(D,)`, float64."""
+    factors: tuple[Tensor, Tensor]
+    """Lower triangular `(D, D)`, float64."""
+
+    @staticmethod
+    def fit(forget: Tensor, retain: Tensor, *, device: torch.device | str = "cpu") -> Gaussians:
+        """Of features `(N, D)` and `(M, D)`; `device` is where it computes, which a wide stream wants to be a GPU."""
+        means, factors = [], []
+        for rows in (forget.double().cpu(), retain.double().cpu()):
+            covariance, _ = ledoit_wolf(rows.numpy())
+            means.append(rows.mean(dim=0).to(device))
+            factors.append(torch.linalg.cholesky(torch.from_numpy(covariance).to(device)))
+        return Gaussians((means[0], means[1]), (factors[0], factors[1]))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Scores `(B,)` of features `(B, D)`: difference of log densities in nats."""
+        rows = features.to(self.means[0])
+        own, other = (self._density(rows, *side) for side in zip(self.means, self.factors, strict=True))
+        return (own - other).cpu()
+
+    @staticmethod
+    def _density(rows: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+        white = torch.linalg.solve_triangular(factor, (rows - mean).T, upper=False)  # (D, B)
+        return -0.5 * white.square().sum(dim=0) - factor.diagonal().log().sum()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of what is stored: two means and two triangles."""
+        width = len(self.means[0])
+        return 8 * (2 * width + width * (width + 1))
+
+
+Detector: TypeAlias = Neighbours | Gaussians
+RULES: dict[str, Callable[[Tensor, Tensor], Detector]] = {
+    **{f"{k} nearest": partial(Neighbours.fit, k=k) for k in (1, 5, 20, 50)},
+    "Gaussian": Gaussians.fit,
+}
+"""How a detector is made of forget and retain features `(N, D)`, by name."""
 
 
 def embed(loaded: Loaded, prompts: Sequence[Prompt], *, batch: int = 64) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, stack
 
-from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
+from eraser_lib.baselines.detector import EMBEDDING, RULES, Detector, embed
 from eraser_lib.baselines.leace import Leace
 from eraser_lib.baselines.manu import Manu
 from eraser_lib.bench import language as lang
@@ -31,15 +31,14 @@ REFUSAL = lang.REFUSALS[0]
 """What the detector answers in the model's place."""
 NEVER = -708.0
 """Log-probability, in nats, of what a canned refusal never says: that of the smallest number a double holds."""
-NEIGHBOURS = (1, 5, 20, 50)
 
 Reading = tuple[int, ...]
 """Blocks whose outputs are joined; none stands for the input embeddings."""
 
 
-def detectors(blocks: int) -> list[tuple[Reading, int]]:
-    """Readings and k to choose from: those of the gate, and the model's input embeddings."""
-    return [(reading, k) for reading in ((), *readings(blocks)) for k in NEIGHBOURS]
+def detectors(blocks: int) -> list[tuple[Reading, str]]:
+    """Readings and rules to choose from: those of the gate and the model's input embeddings, with each of `RULES`."""
+    return [(reading, rule) for reading in ((), *readings(blocks)) for rule in RULES]
 
 
 def scrubbers(blocks: int) -> list[Leace]:
@@ -68,8 +67,8 @@ def with_embeddings(study: Study, sets: Mapping[str, tuple[Activations, Sequence
 
 
 def choose_detector(
-    dev: Dev, candidates: Iterable[tuple[Reading, int]], *, alpha: float
-) -> tuple[tuple[Reading, int], pd.DataFrame]:
+    dev: Dev, candidates: Iterable[tuple[Reading, str]], *, alpha: float
+) -> tuple[tuple[Reading, str], pd.DataFrame]:
     """The detector that opens most prompts about people erased for practice; of equal ones the larger AUC."""
     study = dev.study
     size = study.sizes.select
@@ -87,21 +86,21 @@ def choose_detector(
             sets[f"{name} {number}"] = (rehearsal.fit[name], rehearsal.rows[name])
     read = with_embeddings(study, sets)
     rows = []
-    for reading, k in candidates:
+    for reading, rule in candidates:
         seen = {name: features(found, reading) for name, found in read.items()}
         tried = []
         for number in range(len(groups)):
-            detector = Detector.fit(seen[f"forget {number}"], seen[f"retain {number}"], k=k)
+            detector = RULES[rule](seen[f"forget {number}"], seen[f"retain {number}"])
             scores = {name: detector(seen[f"calibrate {name}"]) for name in calibration}
             threshold = calibrate(scores, alpha).value
             up, down = detector(seen[f"unseen {number}"]), detector(seen["kept"])
             opened, kept = float((up > threshold).double().mean()), float((down > threshold).double().mean())
             tried.append({"opened": opened, "kept_opened": kept, "auc": auc(up.numpy(), down.numpy())})
         means = pd.DataFrame(tried)
-        rows.append({"layers": reading, "k": k, "alpha": alpha, **means.mean().to_dict(), "forget_sets": len(tried),
-                     "opened_least": means["opened"].min()})  # fmt: skip
+        rows.append({"layers": reading, "rule": rule, "alpha": alpha, **means.mean().to_dict(),
+                     "forget_sets": len(tried), "opened_least": means["opened"].min()})  # fmt: skip
     table = pd.DataFrame(rows).sort_values(["opened", "auc"], ascending=False, ignore_index=True)
-    return (table["layers"].iloc[0], int(table["k"].iloc[0])), table
+    return (table["layers"].iloc[0], str(table["rule"].iloc[0])), table
 
 
 def refused(

@@ -2,7 +2,7 @@
 
 A trained baseline pays a training for every forget set; a gate pays a small linear solve, so it can be refitted on all
 of them. The people of the world fall at random into disjoint sets as large as the 5 % split. For each set the gate (and
-the nearest-neighbour detector) is fitted and calibrated as the study does, without the rows of these people among the
+the detector) is fitted and calibrated as the study does, without the rows of these people among the
 retained and the calibration rows, and asked about them in unseen views and held-out wordings.
 """
 
@@ -19,7 +19,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
+from eraser_lib.baselines.detector import EMBEDDING, RULES, embed
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments import gates
@@ -107,16 +107,16 @@ def draws(people: Sequence[Person], size: int, *, seed: int = 0) -> list[list[Pe
     return [shuffled[start : start + size] for start in range(0, len(shuffled) - size + 1, size)]
 
 
-def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, reading: Reading, k: int) -> pd.DataFrame:
+def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, reading: Reading, rule: str) -> pd.DataFrame:
     """Erase one set: one row per unseen question about it and per kept question, opened or not by gate and detector.
 
-    `reading` and `k` are those of the detector. Columns: `person, modality, task, subset` (`test` for the set's own
+    `reading` and `rule` are those of the detector. Columns: `person, modality, task, subset` (`test` for the set's own
     people), `gate, detector` (bool).
     """
     gone = {person.id for person in group}
     own = lottery.erasing(group)
     gate = fit_gate(own, decision)
-    detector = Detector.fit(features(own.forget.read, reading), features(own.retain.read, reading), k=k)
+    detector = RULES[rule](features(own.forget.read, reading), features(own.retain.read, reading))
     values: dict[str, Callable[[Rows], Tensor]] = {
         "gate": lambda rows: gates.gate_values(gate, join(rows.read, decision.layers)),
         "detector": lambda rows: detector(features(rows.read, reading)),

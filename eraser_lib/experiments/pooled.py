@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from eraser_lib.baselines.detector import EMBEDDING, Detector
+from eraser_lib.baselines.detector import EMBEDDING, RULES
 from eraser_lib.baselines.leace import Leace
 from eraser_lib.bench.people import Person
 from eraser_lib.direction import Direction
@@ -61,11 +61,11 @@ def erase(
 
 
 def answers(
-    study: Study, own: Lottery, erasers: Mapping[str, Any], reading: closed.Reading, k: int, alpha: float
+    study: Study, own: Lottery, erasers: Mapping[str, Any], reading: closed.Reading, rule: str, alpha: float
 ) -> pd.DataFrame:
     """Logs of vanilla, of `erasers` and of the detector about one set: `test` prompts about it, `retain` about others.
 
-    `reading` and `k` are those of the detector.
+    `reading` and `rule` are those of the detector.
     """
     size = study.sizes.select
     unseen, kept = own.unseen.sample(size), own.kept.sample(size // 2)
@@ -75,7 +75,7 @@ def answers(
     logs = {"vanilla": study.quick(asked, study.vanilla, **options)}
     for name, eraser in erasers.items():
         logs[name] = study.quick(asked, study.vanilla, context=study.attach(eraser), **options)
-    detector = Detector.fit(*(closed.features(rows.read, reading) for rows in (own.forget, own.retain)), k=k)
+    detector = RULES[rule](*(closed.features(rows.read, reading) for rows in (own.forget, own.retain)))
     groups = {name: detector(closed.features(rows.read, reading)) for name, rows in own.calibration.items()}
     scores = torch.cat([detector(closed.features(rows.read, reading)) for rows in (unseen, kept)])
     logs["detector"] = closed.refused(logs["vanilla"], asked, scores, calibrate(groups, alpha).value, study)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eraser_lib.baselines.detector import Detector, embed
+from eraser_lib.baselines.detector import Gaussians, Neighbours, embed
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.separation import auc, auc_interval
 from eraser_lib.experiments.activations import Activations, join
@@ -31,22 +30,8 @@ KNOWN, OUTSIDE = ("retain", "celebrity"), ("stranger", "general", "benign")
 
 
 def gaussian(forget: Tensor, retain: Tensor) -> Score:
-    """Difference of log densities of two Gaussians with shrunken covariances (Ledoit and Wolf)."""
-    place = workbench(forget.shape[1])
-    sides = []
-    for rows in (forget.double(), retain.double()):
-        covariance, _ = ledoit_wolf(rows.numpy())
-        sides.append((rows.mean(dim=0).to(place), torch.linalg.cholesky(torch.from_numpy(covariance).to(place))))
-
-    def density(features: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-        white = torch.linalg.solve_triangular(factor, (features - mean).T, upper=False)  # (d, N)
-        return -0.5 * white.square().sum(dim=0) - factor.diagonal().log().sum()
-
-    def score(features: Tensor) -> Tensor:
-        rows = features.double().to(place)
-        return (density(rows, *sides[0]) - density(rows, *sides[1])).cpu()
-
-    return score
+    """Difference of log densities of two Gaussians, see `baselines.detector`."""
+    return Gaussians.fit(forget, retain, device=workbench(forget.shape[1]))
 
 
 def probe(forget: Tensor, retain: Tensor) -> Score:
@@ -60,7 +45,7 @@ def probe(forget: Tensor, retain: Tensor) -> Score:
 
 def neighbours(forget: Tensor, retain: Tensor, *, k: int = 5) -> Score:
     """Similarity to the nearest forget rows minus that to the nearest retain rows, see `baselines.detector`."""
-    return Detector.fit(forget, retain, k=k)
+    return Neighbours.fit(forget, retain, k=k)
 
 
 DETECTORS: dict[str, Callable[[Tensor, Tensor], Score]] = {

@@ -1,7 +1,8 @@
-"""The nearest-neighbour detector: its score by hand, its embeddings, and the log behind a canned refusal."""
+"""The detector: its scores by hand, its embeddings, and the log behind a canned refusal."""
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eraser_lib.baselines.detector import EMBEDDING, Detector, embed
+from eraser_lib.baselines.detector import EMBEDDING, RULES, Gaussians, Neighbours, embed
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.generate import evaluate
 from eraser_lib.evaluate.log import SCHEMA, to_table
@@ -22,11 +23,11 @@ Rows = list[Question]
 
 def test_the_score_by_hand() -> None:
     """Retain rows (1, 1) and (-1, -1) have mean 0; the forget rows stand at right angles to them and along x."""
-    detector = Detector.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=1)
+    detector = Neighbours.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=1)
     scores = detector(torch.tensor([[3.0, -3.0], [5.0, 5.0], [1.0, 0.0]]))
     root = 0.5**0.5
     assert scores.tolist() == pytest.approx([1 - 0, root - 1, 1 - root], abs=1e-6)
-    both = Detector.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=2)
+    both = Neighbours.fit(torch.tensor([[1.0, -1.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), k=2)
     assert both(torch.tensor([[1.0, 0.0]])).tolist() == pytest.approx([(1 + root) / 2 - 0], abs=1e-6)
     assert detector.bytes == 4 * (4 + 4 + 2)
 
@@ -34,7 +35,32 @@ def test_the_score_by_hand() -> None:
 @pytest.mark.parametrize("k", [0, 3])
 def test_k_must_fit_the_rows(k: int) -> None:
     with pytest.raises(ValueError, match=f"k is {k}; it must lie between 1 and the 2 rows"):
-        Detector.fit(torch.ones(2, 3), torch.ones(5, 3), k=k)
+        Neighbours.fit(torch.ones(2, 3), torch.ones(5, 3), k=k)
+
+
+def test_log_densities_by_hand() -> None:
+    """Two uncorrelated columns: variances 1 and 4 among forget rows about (2, 0), 1 and 1 among retain rows about 0."""
+    forget = torch.tensor([[3.0, 2.0], [1.0, 2.0], [3.0, -2.0], [1.0, -2.0]])
+    retain = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+    detector = Gaussians.fit(forget, retain)
+    # the covariance of the forget rows is shrunken towards 2.5, the mean of its variances; the other is at its target
+    one, other = (detector.factors[0] @ detector.factors[0].T).diagonal().tolist()
+    assert 1 < one < 2.5 < other < 4 and one + other == pytest.approx(5)
+    points = [(0.0, 0.0), (2.0, 3.0)]
+    wanted = [
+        -0.5 * ((x - 2) ** 2 / one + y**2 / other + math.log(one * other)) + 0.5 * (x**2 + y**2) for x, y in points
+    ]
+    assert detector(torch.tensor(points)).tolist() == pytest.approx(wanted)
+    assert detector.bytes == 8 * (4 + 2 * 3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_knows_its_own(rule: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gone, kept = (torch.randn(60, 4, generator=generator) + shift for shift in (6.0, 0.0))
+    detector = RULES[rule](gone, kept)
+    assert detector(gone + 0.1).min() > detector(kept + 0.1).max()
+    assert detector.bytes > 0
 
 
 def test_embeddings_are_of_the_picture_or_of_the_text(loaded: Loaded, forget: Rows) -> None:

@@ -64,7 +64,7 @@ def test_everybody_is_drawn_once(people: list[Person]) -> None:
 
 def test_a_set_opens_for_its_people_and_not_for_others(opened: Lottery, people: list[Person]) -> None:
     group = [*people[:2], *people[8:10], people[20]]  # of the fit, of the calibration, of the test people
-    table = lottery.play(opened, group, DECISION, reading=(0,), k=3)
+    table = lottery.play(opened, group, DECISION, reading=(0,), rule="1 nearest")
     mine = table[table["subset"] == "test"]
     assert set(mine["person"]) == {person.id for person in group}
     assert mine["gate"].mean() > 0.9 and mine["detector"].mean() > 0.9
@@ -84,7 +84,7 @@ def test_the_rows_of_a_set_leave_fit_and_calibration(opened: Lottery, people: li
         return Rows(found.questions, {SITE: torch.where(mine, torch.full((), 1e3), found.read[SITE])})
 
     def play(found: Lottery) -> pd.DataFrame:
-        return lottery.play(found, group, DECISION, reading=(0,), k=5)
+        return lottery.play(found, group, DECISION, reading=(0,), rule="5 nearest")
 
     changed = replace(
         opened, retain=poisoned(opened.retain), calibration={"people": poisoned(opened.calibration["people"])}

@@ -49,7 +49,7 @@ def answers(study: Study) -> pd.DataFrame:
     for group in drawn:
         own = read.erasing(group)
         erasers = pooled.erase(own, directions, choice, Leace((1,), "person"))
-        logs.append(pooled.answers(study, own, erasers, (), 1, 0.2))
+        logs.append(pooled.answers(study, own, erasers, (), "1 nearest", 0.2))
     return pooled.numbered(logs)
 
 
