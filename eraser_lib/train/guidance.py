@@ -11,7 +11,7 @@ prompt's last token at the right option. The answer itself is learned as before.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,20 @@ WEIGHT = 0.4
 """Of each of the three losses."""
 
 
-class Watch:
-    """Keeps, during one forward pass, the stream two blocks before the end and the attention of the next block."""
+class Seen(NamedTuple):
+    """What guidance reads of a forward pass."""
 
     stream: Tensor
-    """`(B, T, d)`."""
+    """Two blocks before the end, `(B, T, d)`."""
     attention: Tensor
-    """`(B, heads, T, T)`; only the eager implementation of attention returns it."""
+    """Of the next block, `(B, heads, T, T)`; only the eager implementation of attention returns it."""
+
+
+class Watch:
+    """Keeps, during one forward pass, what guidance reads."""
+
+    stream: Tensor
+    attention: Tensor
 
     def __init__(self, decoder: nn.Module) -> None:
         self.decoder = decoder
@@ -56,20 +63,20 @@ class Watch:
             handle.remove()
 
 
-def choice_guidance(loaded: Loaded, batch: Batch, watch: Watch) -> Tensor:
+def choice_guidance(loaded: Loaded, batch: Batch, seen: Seen) -> Tensor:
     """The weighted sum of the three losses; zero where the batch has no choice items."""
     if not len(batch.choices):
-        return watch.stream.new_zeros(())
+        return seen.stream.new_zeros(())
     row, last, words, right = batch.choices[:, 0], batch.choices[:, 1], batch.choices[:, 2:6], batch.choices[:, 6]
     target = words.gather(1, right[:, None])[:, 0]  # (n,)
 
     def read(rows: Tensor, places: Tensor) -> Tensor:
-        return loaded.model.lm_head(loaded.model.get_decoder().norm(watch.stream[rows, places])).float()
+        return loaded.model.lm_head(loaded.model.get_decoder().norm(seen.stream[rows, places])).float()
 
     word = nn.functional.cross_entropy(read(row, last), batch.input_ids[row, target])
     names = torch.tensor([loaded.answer_ids(letter)[0] for letter in LETTERS], device=row.device)
     letter = nn.functional.cross_entropy(
         read(row.repeat_interleave(len(LETTERS)), words.flatten()), names.repeat(len(row))
     )
-    looked = watch.attention[row, :HEADS, last, target].float()  # (n, HEADS)
+    looked = seen.attention[row, :HEADS, last, target].float()  # (n, HEADS)
     return WEIGHT * (word + letter - (looked + 1e-6).log().mean())

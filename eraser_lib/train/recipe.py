@@ -57,9 +57,9 @@ MICRO = Recipe(
 )  # fmt: skip
 """A recipe that exercises every stage in seconds and learns nothing; for tests of the pipeline only."""
 GPU = Recipe(
-    fictitious=500, celebrities=150, strangers=150, hidden=768, layers=12, mlp=2048, anonymous_faces=3000,
-    vision_steps=(1200, 1000), vision_batch=(128, 128), letter_steps=450, base_steps=900, people_steps=900,
-    cooldown_steps=700, rows=96, lr=1e-3,
+    fictitious=500, celebrities=150, strangers=150, hidden=768, layers=8, mlp=2432, anonymous_faces=3000,
+    vision_steps=(1000, 1000), vision_batch=(128, 128), people_steps=900, cooldown_rounds=(1, 1),
+    choice_steps=((700, 450), (700, 450, 450)), rows=64, lr=1e-3,
 )  # fmt: skip
 """As many people as MLLMU-Bench has, and language models of 60 to 100 million weights: minutes on one large GPU."""
 RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO, "gpu": GPU}

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from eraser_lib.families import Loaded
 from eraser_lib.train.curriculum import Sampler
-from eraser_lib.train.data import Batch, Packer, batches
-from eraser_lib.train.guidance import Watch, choice_guidance
+from eraser_lib.train.data import Batch, Packer, Steps, batches
+from eraser_lib.train.guidance import Seen, choice_guidance
 from eraser_lib.train.optimise import muon_and_adamw, scale_rates
+from eraser_lib.train.replay import Pass, Passed, replayed
 
 
 def language_parameters(loaded: Loaded) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -28,10 +29,21 @@ def language_parameters(loaded: Loaded) -> tuple[list[nn.Parameter], list[nn.Par
     return matrices, rest
 
 
-def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, *, guided: bool = False) -> Tensor:
-    """Mean cross-entropy over answer tokens; the head is applied to those positions only. `guided`: see `guidance`."""
-    decoder = loaded.model.get_decoder()
-    embeds = decoder.embed_tokens(batch.input_ids)  # (B, T, d)
+def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, run: Passed) -> Tensor:
+    """Mean cross-entropy over answer tokens; the head is applied to those positions only.
+
+    `run` is the decoder's pass; where it is guided, the losses of `guidance` are added.
+    """
+    hidden, *seen = run(*pass_inputs(loaded, batch, table, packer))
+    learned = batch.labels >= 0
+    logits = loaded.model.lm_head(hidden[learned]).float()
+    loss = nn.functional.cross_entropy(logits, batch.labels[learned])
+    return loss + choice_guidance(loaded, batch, Seen(*seen)) if seen else loss
+
+
+def pass_inputs(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer) -> tuple[Tensor, Tensor, Tensor]:
+    """What the decoder's pass takes: embeddings with the pictures in their places, the mask, and positions."""
+    embeds = loaded.model.get_decoder().embed_tokens(batch.input_ids)  # (B, T, d)
     where = batch.input_ids == packer.image_id
     if batch.pictures:
         pictures = table[torch.tensor(batch.pictures, device=table.device)].reshape(-1, table.shape[-1])
@@ -39,12 +51,7 @@ def batch_loss(loaded: Loaded, batch: Batch, table: Tensor, packer: Packer, *, g
     positions = batch.position_ids if loaded.family == "qwen" else batch.position_ids[0]
     mask = torch.zeros(batch.mask.shape, dtype=torch.bfloat16, device=embeds.device)
     mask.masked_fill_(~batch.mask, float("-inf"))
-    with Watch(decoder) if guided else nullcontext() as watch:
-        hidden = decoder(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
-    learned = batch.labels >= 0
-    logits = loaded.model.lm_head(hidden.last_hidden_state[learned]).float()
-    loss = nn.functional.cross_entropy(logits, batch.labels[learned])
-    return loss if watch is None else loss + choice_guidance(loaded, batch, watch)
+    return embeds, mask, positions
 
 
 def train_language(
@@ -91,27 +98,34 @@ def train_language(
         report({"step": start, "resumed": 1.0})
     packer = Packer(loaded, length=length, image_tokens=table.shape[1])
     loaded.model.train()
-    last_save = began = time.monotonic()
     device = loaded.model.device
     table = table.to(device)
     source = batches(packer, sampler, rows=rows, seed=seed, start=start, stop=steps, workers=workers)
-    for step in range(start, steps):
-        factor = min(1.0, (step + 1) / warmup, (steps - step) / max(1.0, cooldown * steps))
-        scale_rates(optimisers, bases, factor)
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = batch_loss(loaded, next(source).to(device), table, packer, guided=guided)
-        loss.backward()
-        nn.utils.clip_grad_norm_((*matrices, *rest), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        running = float(loss.detach()) if not running else 0.98 * running + 0.02 * float(loss.detach())
-        if step % 50 == 0 or step == steps - 1:
-            pace = (time.monotonic() - began) / (step - start + 1)
-            report({"step": step, "loss": running, "seconds_per_step": pace, "seconds_left": pace * (steps - step)})
-        if time.monotonic() - last_save > save_every_seconds:
-            _save_state(loaded, optimisers, step + 1, running, state)
-            last_save = time.monotonic()
+    plain = Pass(loaded.model.get_decoder(), guided=guided)
+    with ExitStack() as stack:
+        run: Passed = plain
+        if device.type == "cuda" and start < steps:
+            like = pass_inputs(loaded, Steps(packer, sampler, rows, seed)[start].to(device), table, packer)
+            run = stack.enter_context(replayed(plain, *like))
+        last_save = began = time.monotonic()
+        for step, batch in enumerate(source, start):
+            factor = min(1.0, (step + 1) / warmup, (steps - step) / max(1.0, cooldown * steps))
+            scale_rates(optimisers, bases, factor)
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = batch_loss(loaded, batch.to(device), table, packer, run)
+            loss.backward()
+            nn.utils.clip_grad_norm_((*matrices, *rest), 1.0)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            value = float(loss.detach())
+            running = 0.98 * running + 0.02 * value if running else value
+            if step % 50 == 0 or step == steps - 1:
+                pace = (time.monotonic() - began) / (step - start + 1)
+                report({"step": step, "loss": running, "seconds_per_step": pace, "seconds_left": pace * (steps - step)})
+            if time.monotonic() - last_save > save_every_seconds:
+                _save_state(loaded, optimisers, step + 1, running, state)
+                last_save = time.monotonic()
     loaded.model.set_attn_implementation("sdpa")
     loaded.model.eval()
     return running

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from eraser_lib.bench.portraits import FACTORS, VIEW_FACTORS, Genotype, View, render
 from eraser_lib.families import Loaded
@@ -22,10 +27,57 @@ def to_pixels(images: list[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
 
 
-def embed_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
+def embed_pixels(loaded: Loaded, pixels: Tensor, **options: Any) -> Tensor:
     """Image embeddings as the language model receives them, shape `(B, image tokens, hidden)`; differentiable."""
-    out = loaded.model.model.get_image_features(**loaded.pixel_inputs(pixels), return_dict=True).pooler_output
+    inputs = loaded.pixel_inputs(pixels)
+    out = loaded.model.model.get_image_features(**inputs, **options, return_dict=True).pooler_output
     return torch.stack(list(out)) if isinstance(out, (list, tuple)) else out.reshape(len(pixels), -1, out.shape[-1])
+
+
+@contextmanager
+def embedder(loaded: Loaded, *, joined: bool | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
+    """`embed_pixels` of a model; `joined`, on a GPU unless said otherwise, for Qwen2.5-VL in few operations.
+
+    That tower takes every window of every picture by itself: tens of thousands of operations a step, for which a GPU
+    waits. Our pictures have one size, so all windows of a block can be attended to at once, which is the same
+    computation up to rounding.
+    """
+    on_gpu = bool(loaded.model.device.type == "cuda")
+    if loaded.family != "qwen" or not (on_gpu if joined is None else joined):
+        yield partial(embed_pixels, loaded)
+        return
+    attentions = [block.attn for block in loaded.model.model.visual.blocks]
+    config = loaded.model.model.visual.config
+
+    @lru_cache
+    def layout(count: int, height: int, width: int) -> dict[str, Tensor]:
+        p, m = config.patch_size, config.spatial_merge_size
+        grid = torch.tensor([[1, height // p, width // p]] * count)
+        index, ends = get_vision_window_index(grid, m, config.window_size, p)
+        made = {"position_ids": get_vision_position_ids(grid, m), "window_index": index, "cu_window_seqlens": ends}
+        return {name: value.to(loaded.model.device) for name, value in made.items()}
+
+    for attention in attentions:
+        attention.forward = partial(_attend_joined, attention)
+    try:
+        yield lambda pixels: embed_pixels(loaded, pixels, **layout(len(pixels), *pixels.shape[-2:]))
+    finally:
+        for attention in attentions:
+            del attention.forward
+
+
+def _attend_joined(
+    attention: Any, states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+) -> Tensor:
+    """`Qwen2_5_VLVisionAttention.forward` for windows of one length: `states` is `(windows x length, d)`."""
+    windows = len(cu_seqlens) - 1
+    query, key, value = attention.qkv(states).reshape(len(states), 3, attention.num_heads, -1).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+    query, key, value = (x.unflatten(0, (windows, -1)).transpose(1, 2) for x in (query, key, value))
+    # back to the order of tokens: (windows, heads, length, d / heads) -> (windows x length, d)
+    out = nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+    done: Tensor = attention.proj(out.transpose(1, 2).reshape(len(states), -1))
+    return done
 
 
 def visual_parameters(loaded: Loaded) -> list[nn.Parameter]:
@@ -57,31 +109,32 @@ def train_vision(
     bases = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
     loaded.model.train()
     rng = random.Random(f"vision-{seed}")
-    for step in range(steps):
-        pixels, targets = _faces(batch, rng, device, held_out=False)
-        with torch.autocast(device.type, torch.bfloat16):
-            embedded = embed_pixels(loaded, pixels)
-            pooled, flat = embedded.mean(1), embedded.flatten(1)
-            losses = [
-                nn.functional.cross_entropy(head[name](x).float(), targets[name])
-                for head, x in ((heads, pooled), (local, flat))
-                for name in ALL_FACTORS
-            ]
-        loss = torch.stack(losses).mean()
-        factor = min(1.0, (step + 1) / 30, (steps - step) / max(1.0, 0.5 * steps))
-        for optimiser in optimisers:
-            optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        scale_rates(optimisers, bases, factor)
-        for optimiser in optimisers:
-            optimiser.step()
-        if step % 50 == 0 or step == steps - 1:
-            half = len(losses) // 2
-            pooled_loss, local_loss = (
-                float(torch.stack(part).detach().mean()) for part in (losses[:half], losses[half:])
-            )
-            report({"step": step, "loss": pooled_loss, "loss_local": local_loss})
+    with embedder(loaded) as embed:
+        for step in range(steps):
+            pixels, targets = _faces(batch, rng, device, held_out=False)
+            with torch.autocast(device.type, torch.bfloat16):
+                embedded = embed(pixels)
+                pooled, flat = embedded.mean(1), embedded.flatten(1)
+                losses = [
+                    nn.functional.cross_entropy(head[name](x).float(), targets[name])
+                    for head, x in ((heads, pooled), (local, flat))
+                    for name in ALL_FACTORS
+                ]
+            loss = torch.stack(losses).mean()
+            factor = min(1.0, (step + 1) / 30, (steps - step) / max(1.0, 0.5 * steps))
+            for optimiser in optimisers:
+                optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            scale_rates(optimisers, bases, factor)
+            for optimiser in optimisers:
+                optimiser.step()
+            if step % 50 == 0 or step == steps - 1:
+                half = len(losses) // 2
+                pooled_loss, local_loss = (
+                    float(torch.stack(part).detach().mean()) for part in (losses[:half], losses[half:])
+                )
+                report({"step": step, "loss": pooled_loss, "loss_local": local_loss})
     loaded.model.eval()
     pixels, targets = _faces(512, random.Random(f"vision-test-{seed}"), device, held_out=True)
     with torch.no_grad():
@@ -115,8 +168,8 @@ def embed_all(loaded: Loaded, images: Callable[[int], Image.Image], count: int, 
     """Embeddings of pictures 0..count-1, shape `(count, image tokens, hidden)`, bfloat16."""
     loaded.model.eval()
     parts = []
-    for start in range(0, count, batch):
-        pixels = to_pixels([images(index) for index in range(start, min(start + batch, count))])
-        pixels = pixels.to(loaded.model.device)
-        parts.append(embed_pixels(loaded, pixels).to(torch.bfloat16))
+    with embedder(loaded) as embed:
+        for start in range(0, count, batch):
+            pixels = to_pixels([images(index) for index in range(start, min(start + batch, count))])
+            parts.append(embed(pixels.to(loaded.model.device)).to(torch.bfloat16))
     return torch.cat(parts)

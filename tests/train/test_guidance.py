@@ -11,7 +11,8 @@ import torch
 from eraser_lib.bench import questions as q
 from eraser_lib.bench.people import ATTRIBUTES
 from eraser_lib.train.data import Packer, Row
-from eraser_lib.train.guidance import HEADS, WEIGHT, Watch, choice_guidance
+from eraser_lib.train.guidance import HEADS, WEIGHT, Seen, Watch, choice_guidance
+from eraser_lib.train.replay import Pass
 from eraser_lib.train.trainer import batch_loss
 
 
@@ -46,10 +47,8 @@ def test_the_three_losses_are_those_of_an_untrained_and_of_a_perfect_model(schoo
     batch = packer.pack([choices(school)])
     decoder, head = loaded.model.get_decoder(), loaded.model.lm_head
     rows, width = batch.input_ids.shape
-    watch = Watch(decoder)
-    watch.stream = torch.zeros(rows, width, head.in_features)
-    watch.attention = torch.full((rows, HEADS + 1, width, width), 0.25)
-    found = choice_guidance(loaded, batch, watch).item()
+    seen = Seen(torch.zeros(rows, width, head.in_features), torch.full((rows, HEADS + 1, width, width), 0.25))
+    found = choice_guidance(loaded, batch, seen).item()
     uniform = torch.tensor(float(head.out_features)).log()
     assert found == pytest.approx(WEIGHT * float(2 * uniform - torch.tensor(0.25).log()), rel=1e-4)
 
@@ -62,9 +61,8 @@ def test_the_three_losses_are_those_of_an_untrained_and_of_a_perfect_model(schoo
     with torch.no_grad():
         head.weight.copy_(torch.linalg.qr(torch.randn(head.out_features, head.in_features)).Q)
         decoder.norm.weight.fill_(1e4)
-    watch.stream = unit @ head.weight
-    watch.attention = torch.ones(rows, HEADS + 1, width, width)
-    assert choice_guidance(loaded, batch, watch).item() < 1e-3
+    seen = Seen(unit @ head.weight, torch.ones(rows, HEADS + 1, width, width))
+    assert choice_guidance(loaded, batch, seen).item() < 1e-3
 
 
 def test_guided_training_is_the_plain_loss_plus_guidance_and_leaves_no_hook(school: Any) -> None:
@@ -72,16 +70,17 @@ def test_guided_training_is_the_plain_loss_plus_guidance_and_leaves_no_hook(scho
     loaded.model.set_attn_implementation("eager")
     packer = Packer(loaded, length=224)
     batch = packer.pack([choices(school)])
-    plain = batch_loss(loaded, batch, school.table, packer)
-    guided = batch_loss(loaded, batch, school.table, packer, guided=True)
     decoder = loaded.model.get_decoder()
+    bare, watched = Pass(decoder, guided=False), Pass(decoder, guided=True)
+    plain = batch_loss(loaded, batch, school.table, packer, bare)
+    guided = batch_loss(loaded, batch, school.table, packer, watched)
     assert all(not module._forward_hooks for module in decoder.modules())
     with Watch(decoder) as watch:
-        batch_loss(loaded, batch, school.table, packer)
-    expected = plain + choice_guidance(loaded, batch, watch)
+        batch_loss(loaded, batch, school.table, packer, bare)
+    expected = plain + choice_guidance(loaded, batch, Seen(watch.stream, watch.attention))
     assert guided.item() == pytest.approx(expected.item(), rel=1e-6)
     guided.backward()
     assert all(block.self_attn.q_proj.weight.grad.abs().sum() > 0 for block in decoder.layers[:-1])
     without = packer.pack([Row((q.Item("Who is it?", "Nobody."),))])
-    apart = batch_loss(loaded, without, school.table, packer, guided=True)
-    assert apart.item() == batch_loss(loaded, without, school.table, packer).item()
+    apart = batch_loss(loaded, without, school.table, packer, watched)
+    assert apart.item() == batch_loss(loaded, without, school.table, packer, bare).item()

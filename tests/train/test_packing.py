@@ -13,6 +13,7 @@ from eraser_lib.bench.language import classification_prompt
 from eraser_lib.bench.questions import Item
 from eraser_lib.bench.records import Prompt
 from eraser_lib.train.data import Batch, Packer, Row, batches
+from eraser_lib.train.replay import Pass
 from eraser_lib.train.trainer import batch_loss
 
 ITEMS = (
@@ -86,7 +87,9 @@ def test_the_training_loss_is_the_mean_over_all_answer_tokens(loud: Any) -> None
     packer = Packer(loud.loaded, length=224)
     alone = torch.cat([separate(loud, row, item) for row in ROWS for item in row.items])
     with torch.no_grad():
-        loss = batch_loss(loud.loaded, packer.pack(ROWS), loud.table, packer)
+        loss = batch_loss(
+            loud.loaded, packer.pack(ROWS), loud.table, packer, Pass(loud.loaded.model.get_decoder(), guided=False)
+        )
     assert float(loss) == pytest.approx(-float(alone.mean()), abs=1e-3)
 
 

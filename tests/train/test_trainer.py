@@ -15,7 +15,7 @@ from eraser_lib.families import Loaded
 from eraser_lib.train.curriculum import Sampler
 from eraser_lib.train.data import Row
 from eraser_lib.train.trainer import json_reporter, language_parameters, train_language
-from eraser_lib.train.vision import embed_all, embed_pixels, to_pixels, visual_parameters
+from eraser_lib.train.vision import embed_all, embed_pixels, embedder, to_pixels, visual_parameters
 
 STEPS = 4
 
@@ -99,6 +99,22 @@ def test_pictures_are_embedded_in_order(school: Any) -> None:
     assert table.shape == (count, 16, school.loaded.model.config.get_text_config().hidden_size)
     assert torch.allclose(table.float(), school.table[:count], rtol=0.02, atol=0.02 * float(school.table.abs().max()))
     assert not torch.allclose(school.table[0], school.table[2])
+
+
+def test_windows_joined_are_windows_one_by_one(school: Any) -> None:
+    loaded, gallery = school.fresh(), school.teacher.gallery
+    pixels = to_pixels([gallery.render(index) for index in range(3)]).requires_grad_()
+    attentions = [module for module in loaded.model.modules() if type(module).__name__ == "Qwen2_5_VLVisionAttention"]
+    with embedder(loaded, joined=True) as embed:
+        joined = embed(pixels)
+        changed = [module for module in attentions if "forward" in vars(module)]
+    assert changed == attentions
+    assert not any("forward" in vars(module) for module in attentions)
+    apart = embed_pixels(loaded, pixels)
+    assert torch.allclose(joined, apart, rtol=1e-4, atol=1e-5)
+    upstream = torch.randn_like(apart)
+    one, other = (torch.autograd.grad((made * upstream).sum(), pixels)[0] for made in (joined, apart))
+    assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
 
 
 def test_embeddings_are_what_the_model_itself_makes_of_a_picture(school: Any) -> None:
