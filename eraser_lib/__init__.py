@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .direction import Direction, contrast
     from .eraser import Eraser
     from .fit import combine, fit_eraser
-    from .gate import Gate, hard_gate, retain_basis, ridge_gate, rms_normalise, stack
+    from .gate import Gate, hard_gate, retain_basis, ridge_gate, ridge_gates, rms_normalise, stack
     from .hooks import capture, edit, run_capture
     from .moments import Moments
     from .sites import Decoder, HookSite, every_layer, find_decoder
@@ -27,7 +27,7 @@ _HOMES = {
     "direction": ("Direction", "contrast"),
     "eraser": ("Eraser",),
     "fit": ("combine", "fit_eraser"),
-    "gate": ("Gate", "hard_gate", "retain_basis", "ridge_gate", "rms_normalise", "stack"),
+    "gate": ("Gate", "hard_gate", "retain_basis", "ridge_gate", "ridge_gates", "rms_normalise", "stack"),
     "hooks": ("capture", "edit", "run_capture"),
     "moments": ("Moments",),
     "sites": ("Decoder", "HookSite", "every_layer", "find_decoder"),
@@ -63,6 +63,7 @@ __all__ = [
     "random_noise",
     "retain_basis",
     "ridge_gate",
+    "ridge_gates",
     "rms_normalise",
     "round_to_8bit",
     "run_capture",

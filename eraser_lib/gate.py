@@ -206,6 +206,47 @@ def ridge_gate(
     return Gate(weight[None], offset[None])
 
 
+def ridge_gates(
+    requests: Sequence[Tensor], retain: Moments, *, beta: float = 1.0, gamma: float = 1e-2, bias: bool = False
+) -> Gate:
+    """The `ridge_gate` of each request, stacked, with one Cholesky factor of size `d` for all of them.
+
+    Both weights of `ridge_gate` are in units of the request's energy, so their ratio is the same for all: a request
+    differs from `C_r + rho I` by its own `N` rows and, with `bias`, by a centre, which the formula of Woodbury adds in
+    a system of size `N + 1`. Equal up to rounding. `requests`: activations `(N_i, d)` each, few rows in comparison with
+    `d`. Errors as `ridge_gate`; `ValueError` also where the retain moments are all zero.
+    """
+    if beta <= 0 or gamma <= 0:
+        raise ValueError(f"beta and gamma must be positive, got beta={beta} and gamma={gamma}.")
+    rows = [_checked(request, retain, gamma) for request in requests]
+    c_r, mean_r = retain.uncentred.to(torch.float64, copy=True), retain.mean.to(torch.float64)
+    energy = float(c_r.trace())
+    if not energy > 0:
+        raise ValueError("The retain moments are all zero: there is nothing to keep apart from. Use ridge_gate.")
+    c_r.diagonal().add_(gamma * energy / (beta * retain.size))
+    solved = torch.cholesky_solve(torch.cat([*rows, mean_r[None]]).T, torch.linalg.cholesky(c_r)).T  # A^-1 of each row
+    *solved_rows, solved_mean = solved.split([*map(len, rows), 1])
+    weights, offsets = [], []
+    for own, inverse in zip(rows, solved_rows, strict=True):
+        count = len(own)
+        weight_r = beta * float(own.square().sum()) / count / energy
+        update, solved_update = own / count**0.5, inverse / count**0.5  # U^T and (A^-1 U)^T
+        signs = torch.full((count,), weight_r, dtype=torch.float64, device=own.device)  # w S^-1
+        right, solved_right = own.mean(dim=0), inverse.mean(dim=0)
+        if bias:
+            centre = (right + weight_r * mean_r) / (1 + weight_r)
+            solved_centre = (solved_right + weight_r * solved_mean[0]) / (1 + weight_r)
+            update, solved_update = torch.cat([update, centre[None]]), torch.cat([solved_update, solved_centre[None]])
+            signs = torch.cat([signs, signs.new_tensor([-weight_r / (1 + weight_r)])])
+            right, solved_right = right - centre, solved_right - solved_centre
+        small = update @ solved_update.T
+        small.diagonal().add_(signs)
+        weight = (solved_right - torch.linalg.solve(small, solved_update @ right) @ solved_update) / weight_r
+        weights.append(weight)
+        offsets.append(1 / (1 + weight_r) - centre @ weight if bias else weight.new_zeros(()))
+    return Gate(torch.stack(weights), torch.stack(offsets))
+
+
 NOTHING_LEFT = 1e-12
 """A smaller share of the forget activations' energy outside the retain directions is rounding error."""
 

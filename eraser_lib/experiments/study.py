@@ -263,13 +263,15 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
     if split not in (0, 5, 10, 15):
         raise ValueError(f"split is {split!r}; it must be 5, 10 or 15 (per cent of the people)")
     torch.manual_seed(seed)
+    torch.backends.cudnn.allow_tf32 = False  # pictures are embedded in the precision that is asked for
     micro = bool(settings.settings.get("micro", False))
+    sizes = {"batch": int(settings.settings["batch"])} if "batch" in settings.settings else {}
     root = presets.root()
     return Study(
         preset=preset, model=model, split=split, seed=seed,
         out=Path(out) if Path(out).is_absolute() else root / (out or f"runs/{preset}"),
         checkpoints=root / settings.checkpoints, recipe=RECIPES[settings.settings.get("recipe", "tiny")],
-        sizes=MICRO_SIZES if micro else Sizes(), strict=not micro, device=settings.device,
+        sizes=replace(MICRO_SIZES if micro else Sizes(), **sizes), strict=not micro, device=settings.device,
         dtype=str(settings.settings.get("dtype", "float32")), data=str(settings.settings.get("data", "")),
         elsewhere=settings.settings.get("elsewhere", {}).get(model, {}),
     )  # fmt: skip

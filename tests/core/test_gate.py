@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eraser_lib import Gate, Moments, hard_gate, retain_basis, ridge_gate, rms_normalise, stack
+from eraser_lib import Gate, Moments, hard_gate, retain_basis, ridge_gate, ridge_gates, rms_normalise, stack
 
 
 def problem(seed: int, n_f: int, n_r: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,6 +140,38 @@ def test_ridge_separates_and_bias_hits_the_targets() -> None:
         assert float(gate(forget).mean()) > 0.5 > float(gate(retain).mean())
     hard = hard_gate(forget, Moments.of(retain), keep=0.5, bias=True)
     assert abs(float(hard(retain).mean())) < 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), d=st.integers(2, 24),
+    beta=st.sampled_from([0.03, 1.0, 5.0]), gamma=st.sampled_from([1e-3, 1e-2, 1.0]), bias=st.booleans(),
+)  # fmt: skip
+def test_many_ridge_gates_are_each_of_them(
+    seed: int, sizes: list[int], d: int, beta: float, gamma: float, bias: bool
+) -> None:
+    """One factor for all requests (Woodbury) gives what each has by its own Cholesky factor."""
+    g = torch.Generator().manual_seed(seed)
+    mean = 3 * torch.randn(d, generator=g, dtype=torch.float64)
+    requests = [mean + torch.randn(n, d, generator=g, dtype=torch.float64) for n in sizes]
+    retain = Moments.of(mean + torch.randn(40, d, generator=g, dtype=torch.float64))
+    before = retain.second.clone()
+    together = ridge_gates(requests, retain, beta=beta, gamma=gamma, bias=bias)
+    apart = stack([ridge_gate(request, retain, beta=beta, gamma=gamma, bias=bias) for request in requests])
+    scale = float(apart.weight.abs().max())
+    assert torch.allclose(together.weight, apart.weight, rtol=1e-6, atol=1e-8 * scale)
+    assert torch.allclose(together.bias, apart.bias, rtol=1e-6, atol=1e-8 * max(1.0, float(apart.bias.abs().max())))
+    assert torch.equal(retain.second, before)
+
+
+def test_many_ridge_gates_refuse_what_one_refuses() -> None:
+    rows, retain = torch.ones(3, 4), Moments.of(torch.ones(5, 4))
+    with pytest.raises(ValueError, match="beta and gamma must be positive, got beta=0"):
+        ridge_gates([rows], retain, beta=0)
+    with pytest.raises(ValueError, match="shape \\(N >= 1, 4\\), got \\(3, 2\\)"):
+        ridge_gates([rows, rows[:, :2]], retain)
+    with pytest.raises(ValueError, match="retain moments are all zero"):
+        ridge_gates([rows], Moments.of(torch.zeros(5, 4)))
 
 
 def test_container_has_rank_k() -> None:

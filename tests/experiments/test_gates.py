@@ -64,6 +64,19 @@ def test_requests_are_brought_to_a_common_scale(clouds: dict[str, Tensor]) -> No
     assert torch.equal(gates.gate_values(gate, forget), own.max(1).values)
 
 
+@pytest.mark.parametrize("name", ["ridge_bias", "ridge_light"])
+def test_requests_at_once_are_requests_one_by_one(clouds: dict[str, Tensor], name: str) -> None:
+    """What a GPU does."""
+    requests = [clouds["ada"], clouds["ivan"]]
+    half, rows = torch.arange(len(clouds["retain"])) % 2 == 0, clouds["retain"].double()
+    labels = ["ada"] * 20 + ["ivan"] * 20
+    apart = gates.fit_requests(name, torch.cat(requests), labels, clouds["retain"], half)
+    parts = [(part, rows[part], Moments.of(rows[~part])) for part in (half, ~half)]
+    together = gates._scaled_at_once(name, requests, Moments.of(rows), parts)
+    assert torch.allclose(together.weight, apart.weight, rtol=1e-6, atol=1e-9)
+    assert torch.allclose(together.bias, apart.bias, rtol=1e-6, atol=1e-9)
+
+
 def test_solver_names_say_how_many_requests_there_are(clouds: dict[str, Tensor]) -> None:
     questions = [
         replace(question, person=person, modality=modality)
