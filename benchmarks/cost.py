@@ -7,7 +7,8 @@ Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-q
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
 
-Nothing else should run meanwhile. Rows of the same machine and model are replaced, others are kept.
+Nothing else should run meanwhile. Rows of the same machine and model are replaced, others are kept; with ``--part``
+only those of the phases, blocks and batches that were measured.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks import fitting, rivals, shapes, timing
+from benchmarks import fitting, profile, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import find_decoder
 from eraser_lib.experiments.methods import artifact_bytes
@@ -33,6 +34,9 @@ from eraser_lib.study.paths import read_json, root, write_json
 COLUMNS = [
     "machine", "model", "shape", "method", "layers", "batch", "phase", "value", "unit", "reference", "ratio",
 ]  # fmt: skip
+SETTING = ["phase", "layers", "batch"]
+"""What is measured together."""
+PARTS = ("artifacts", "memory", "speed", "fit", "growth", "profile")
 TABLE, MANIFEST = root() / "results" / "cost.csv", root() / "results" / "cost.json"
 TRAFFIC = (0, 1, 5, 50)
 """Shares of prompts about forgotten people, per cent, at which the mean cost is given."""
@@ -210,26 +214,42 @@ def machine(device: str) -> str:
     return name if device.startswith("cuda") else f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
-def write(rows: list[dict[str, Any]], device: str, settings: dict[str, Any] | None = None) -> None:
+def write(
+    rows: list[dict[str, Any]], device: str, settings: dict[str, Any] | None = None, *, part: bool = False
+) -> None:
     """Replace the rows of this machine and these models in the table, and the manifest of this machine.
 
-    `settings`: arguments of the measurement, kept in the manifest.
+    `settings`: arguments of the measurement, kept in the manifest. `part`: replace only rows of the phases, blocks and
+    batches at hand; what the manifest said of the others stays, under `earlier`.
     """
     new = pd.DataFrame(rows)
     bounds = [column for column in ("ratio_low", "ratio_high") if column in new]
     old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
-    replaced = set(zip(new["machine"], new["model"], strict=True))
-    old = old[[pair not in replaced for pair in zip(old["machine"], old["model"], strict=True)]]
+    keys = ["machine", "model", *(SETTING if part else [])]
+    replaced = set(new[keys].itertuples(index=False, name=None))
+    old = old[[row not in replaced for row in old[keys].itertuples(index=False, name=None)]]
     TABLE.parent.mkdir(exist_ok=True)
     pd.concat([old, new[COLUMNS]]).to_csv(TABLE, index=False, float_format="%.6g")
     manifest = read_json(MANIFEST) if MANIFEST.exists() else {}
     peers = {name: version(name) for name in ("steering-vectors", "repeng")}
-    for model, part in new.groupby("model"):
-        manifest.setdefault(str(part["machine"].iloc[0]), {})[str(model)] = {
+    for model, own in new.groupby("model"):
+        about = manifest.setdefault(str(own["machine"].iloc[0]), {})
+        before = about.get(str(model), {}) if part else {}
+        intervals = (
+            own.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records") if bounds else []
+        )
+        again = set(own[SETTING].itertuples(index=False, name=None))
+        kept = [row for row in before.get("intervals", []) if tuple(row[key] for key in SETTING) not in again]
+        entry = {
             **provenance(device), "threads": torch.get_num_threads(), "peers": peers, "settings": settings or {},
-            "cuda": torch.version.cuda if device.startswith("cuda") else None,
-            "intervals": part.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records"),
+            "cuda": torch.version.cuda if device.startswith("cuda") else None, "intervals": [*kept, *intervals],
         }  # fmt: skip
+        if before:
+            # one measurement writes several times
+            said = {name: value for name, value in before.items() if name not in ("intervals", "earlier")}
+            same = said["settings"] == entry["settings"] and said["git_commit"] == entry["git_commit"]
+            entry["earlier"] = before.get("earlier", []) + ([] if same else [said])
+        about[str(model)] = entry
     write_json(MANIFEST, manifest)
 
 
@@ -247,9 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=16, help="decoding steps that are timed together")
     parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="measure only these; default all")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     settings = {key: value for key, value in vars(options).items() if key != "model"}
+    parts, partly = set(options.part), len(options.part) < len(PARTS)
     for name in options.model:
         print(name, flush=True)
         model = shapes.open_model(name, device=options.device, blocks=options.blocks)
@@ -259,20 +281,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         def keep(new: list[dict[str, Any]], rows: list[Any] = rows, about: dict[str, str] = about) -> None:
             rows += [{**about, **row} for row in new]
-            write(rows, options.device, settings)
+            write(rows, options.device, settings, part=partly)
 
         width = options.width or (48 if name in shapes.TINY else 600)
-        keep(artifacts(model))
-        keep(memory(model, batch=max(options.batch), width=width))
-        speed(
-            model, batches=options.batch, layers=options.layers, width=width, count=options.rounds,
-            steps=options.steps, done=keep,
-        )  # fmt: skip
-        if options.rows:
-            keep(fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows))
+        if "artifacts" in parts:
+            keep(artifacts(model))
+        if "memory" in parts:
+            keep(memory(model, batch=max(options.batch), width=width))
+        if "profile" in parts:
+            profile.write([{**about, **row} for row in profile.operations(
+                model, prompts(model, max(options.batch), width), prefill, layers=options.layers,
+            )])  # fmt: skip
+        if "speed" in parts:
+            speed(
+                model, batches=options.batch, layers=options.layers, width=width, count=options.rounds,
+                steps=options.steps, done=keep,
+            )  # fmt: skip
+        if "fit" in parts and options.rows:
+            for row in fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows):
+                keep([row])
         del model
         gc.collect()
-    if options.rows:
+    if "growth" in parts and options.rows:
         fixed = {"machine": machine(options.device), "model": "activations alone"}
         write([{**fixed, **row} for row in fitting.growth(options.device)], options.device, settings)
     print(f"{TABLE}: {len(pd.read_csv(TABLE))} rows")

@@ -6,6 +6,7 @@ Questions about one picture share its prefix under a block mask, which is the sa
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -165,7 +166,15 @@ def batches(
     """Batches of steps `start` to `stop - 1`; a resumed training sees the same ones, whatever the number of workers."""
     made = Steps(packer, sample_row, rows, seed)
     wanted = range(start, stop)
-    return iter(DataLoader(made, batch_size=None, sampler=wanted, num_workers=workers, collate_fn=_as_it_is))
+    loader = DataLoader(
+        made, batch_size=None, sampler=wanted, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_leave_alone
+    )
+    return iter(loader)
+
+
+def _leave_alone(_worker: int) -> None:
+    """A worker inherits what its parent holds, and may not free it: what lies on a GPU is the parent's to free."""
+    gc.freeze()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -7,6 +7,7 @@ is captured as a CUDA graph, which Python starts in one call.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import cast
@@ -42,13 +43,15 @@ class Pass(nn.Module):
 def replayed(one: Pass, embeds: Tensor, mask: Tensor, positions: Tensor) -> Iterator[Passed]:
     """The same pass compiled and captured, on a GPU and for inputs of exactly these shapes and types.
 
-    Weights may change in place while it is used, which is what optimisers do. On leaving, the decoder is as before.
+    Weights may change in place while it is used, which is what optimisers do. On leaving, the decoder is as before and
+    the graph is freed, or a process that is forked later would try to.
     """
     blocks = list(cast("nn.ModuleList", one.decoder.layers))
     # the block whose attention is watched is left as it is: a hook inside of it would not be compiled
     compiled = [block for block in blocks if not (one.guided and block is blocks[-2])]
     for block in compiled:
         block.forward = torch.compile(block.forward)
+    graphed: nn.Module | Callable[..., object] | None = None
     try:
         # casts kept from one forward to the next would be captured with the weights of the first
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
@@ -58,3 +61,6 @@ def replayed(one: Pass, embeds: Tensor, mask: Tensor, positions: Tensor) -> Iter
     finally:
         for block in compiled:
             del block.forward
+        vars(one).pop("forward", None)  # the graph hangs on it, in a circle
+        graphed = None
+        gc.collect()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import cost, fitting, hours, rivals, shapes, timing
+from benchmarks import cost, fitting, hours, profile, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from eraser_lib import Moments, find_decoder
 from eraser_lib.gate import hard_gate
 from eraser_lib.study import matrix, paths, preset
-from eraser_lib.study.paths import write_json
+from eraser_lib.study.paths import read_json, write_json
 
 KIB = 1024
 
@@ -121,6 +121,47 @@ def test_the_table_replaces_what_was_measured_again(tmp_path, monkeypatch: pytes
     assert table.set_index("model")["value"].to_dict() == {"a": 4.0, "b": 3.0}
     manifest = pd.read_json(tmp_path / "cost.json", orient="index")
     assert set(manifest.index) == {"gpu", "cpu"}
+
+
+def test_a_part_replaces_its_own_settings_only(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(cost, "TABLE", tmp_path / "cost.csv")
+    monkeypatch.setattr(cost, "MANIFEST", tmp_path / "cost.json")
+
+    def row(layers: int, value: float) -> dict[str, object]:
+        times = {"unsteered": np.array([1.0, 1.1]), "eraser": np.array([value, value])}
+        shared = {"layers": layers, "batch": 1, "phase": "prefill", "unit": "s", "shape": "8 tokens"}
+        return {"machine": "cpu", "model": "a", **cost.compare(times, shared)[1]}
+
+    cost.write([row(1, 2.0), row(8, 3.0)], "cpu", {"rounds": 9})
+    cost.write([row(8, 4.0)], "cpu", {"rounds": 5}, part=True)
+    cost.write([row(8, 5.0), row(32, 6.0)], "cpu", {"rounds": 5}, part=True)
+    table = pd.read_csv(tmp_path / "cost.csv")
+    assert table.set_index("layers")["value"].to_dict() == {1: 2.0, 8: 5.0, 32: 6.0}
+    entry = read_json(tmp_path / "cost.json")["cpu"]["a"]
+    assert sorted((one["layers"], round(one["ratio_high"], 3)) for one in entry["intervals"]) == [
+        (1, 2.0), (8, 5.0), (32, 6.0)
+    ]  # fmt: skip
+    assert entry["settings"] == {"rounds": 5}
+    assert [one["settings"] for one in entry["earlier"]] == [{"rounds": 9}], "a measurement that writes twice is one"
+
+
+def test_a_profile_says_what_steering_adds(tiny: Any, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(profile, "TABLE", tmp_path / "profile.csv")
+    monkeypatch.setattr(profile, "FEWEST", 0.0)
+    with torch.no_grad():
+        rows = profile.operations(tiny, cost.prompts(tiny, 2, 12), cost.prefill, layers=(1,), repeats=1)
+    calls = {(row["method"], row["operation"]): row for row in rows}
+    assert calls["unsteered", "aten::mm"]["more_calls"] == 0 or calls["unsteered", "aten::addmm"]["more_calls"] == 0
+    total = calls["unsteered", "all"]
+    assert total["seconds"] == pytest.approx(
+        sum(row["seconds"] for row in rows if row["method"] == "unsteered" and row["operation"] != "all")
+    )
+    opened = calls["eraser (opened)", "all"]
+    assert 1.5 * total["calls"] < opened["calls"] < 2.6 * total["calls"], "the batch runs again"
+    assert 0 < calls["bare hook", "all"]["more_calls"] < 0.2 * total["calls"]
+    profile.write([{"machine": "cpu", "model": "a", **row} for row in rows])
+    profile.write([{"machine": "cpu", "model": "b", **row} for row in rows])
+    assert pd.read_csv(tmp_path / "profile.csv")["model"].value_counts().to_dict() == {"a": len(rows), "b": len(rows)}
 
 
 def test_traffic_counts_batches_that_are_repeated() -> None:

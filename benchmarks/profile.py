@@ -1,0 +1,92 @@
+"""What holds a pass: seconds of each kind of operation under steering, and without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import rivals
+from eraser_lib import find_decoder
+from eraser_lib.study.paths import root
+
+TABLE = root() / "results" / "cost_profile.csv"
+COLUMNS = [
+    "machine",
+    "model",
+    "method",
+    "layers",
+    "batch",
+    "operation",
+    "calls",
+    "seconds",
+    "more_calls",
+    "more_seconds",
+]
+METHODS = (
+    "unsteered", "eraser", "eraser (opened)", "eraser (one pass)", "eraser (published form)", "bare hook",
+    "dense, every token",
+)  # fmt: skip
+FEWEST = 2e-5
+"""Seconds in a pass below which an operation is left out."""
+
+
+def operations(
+    model: Any, inputs: dict[str, Any], run: Callable[[Any, dict[str, Any]], Any], *, layers: Sequence[int] = (),
+    repeats: int = 1,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row per method and operation: calls and seconds of a pass, and how many more they are than unsteered.
+
+    Seconds are those of the kernels on a GPU, else of the operations themselves on the processor. The operation `all`
+    is their sum. `layers`: numbers of steered blocks; empty means one and all. Per pass, the mean of `repeats`.
+    """
+    device = model.device.type
+    batch = int(inputs["input_ids"].shape[0])
+    rows: list[dict[str, Any]] = []
+    for count in layers or (1, len(find_decoder(model).layers)):
+        found = rivals.rivals(model, count)
+        plain: dict[str, tuple[float, float]] = {}
+        for name in METHODS:
+            with found[name]():
+                run(model, inputs)
+                took = _took(lambda: run(model, inputs), device, repeats)
+            took["all"] = (sum(calls for calls, _ in took.values()), sum(seconds for _, seconds in took.values()))
+            plain = plain or took
+            for operation in dict.fromkeys((*took, *plain)):
+                (calls, seconds), (before, without) = (side.get(operation, (0.0, 0.0)) for side in (took, plain))
+                if max(seconds, without) >= FEWEST:
+                    rows.append({
+                        "method": name, "layers": count, "batch": batch, "operation": operation, "calls": calls,
+                        "seconds": seconds, "more_calls": calls - before, "more_seconds": seconds - without,
+                    })  # fmt: skip
+    return rows
+
+
+def _took(call: Callable[[], Any], device: str, repeats: int) -> dict[str, tuple[float, float]]:
+    """Operation -> calls and seconds of one call, the mean of `repeats`."""
+    on_gpu = device == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as seen:
+        for _ in range(repeats):
+            call()
+        if on_gpu:
+            torch.cuda.synchronize()
+    found = {}
+    for event in seen.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if microseconds and (event.key.startswith("aten::") or not on_gpu):
+            found[event.key] = (event.count / repeats, 1e-6 * microseconds / repeats)
+    return found
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Replace the rows of these machines and models in `results/cost_profile.csv`."""
+    new = pd.DataFrame(rows)[COLUMNS]
+    old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
+    replaced = set(zip(new["machine"], new["model"], strict=True))
+    old = old[[pair not in replaced for pair in zip(old["machine"], old["model"], strict=True)]]
+    TABLE.parent.mkdir(exist_ok=True)
+    pd.concat([old, new]).to_csv(TABLE, index=False, float_format="%.5g")
