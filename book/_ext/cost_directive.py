@@ -1,4 +1,5 @@
-"""The directive `results-cost`: ratios that `benchmarks/` measured, from `results/cost.csv` and its manifest."""
+"""What `benchmarks/` measured: `results-cost`, ratios and values of `results/cost.csv`, and `results-profile`, what
+steering adds to each kind of operation, of `results/cost_profile.csv`."""
 
 from __future__ import annotations
 
@@ -86,6 +87,46 @@ class ResultsCost(ResultsDirective):
         if not self.options.get("shapes"):
             rows = rows.drop_duplicates(["model", "method", "layers", "batch"])
         return rows, measured
+
+
+class ResultsProfile(ResultsDirective):
+    """`results-profile`: how much longer each kind of operation takes under steering, in milliseconds of a pass.
+
+    The argument is the model. `layers`: number of steered blocks; `methods`: only these, separated by semicolons;
+    `least`: milliseconds below which operations are put together.
+    """
+
+    option_spec: ClassVar[Any] = options("layers", "methods", "least")
+
+    def show(self, results: Results) -> list[nodes.Node]:
+        """Caption, table and the machine."""
+        path = Path(self.env.srcdir) / "results" / "cost_profile.csv"
+        if not path.is_file():
+            raise MissingResult(f"{path} is missing; run python -m benchmarks.cost --part profile")
+        self.use(path)
+        model, layers, least = self.arguments[0].strip(), int(self.options["layers"]), float(self.options["least"])
+        table = pd.read_csv(path)
+        table = table[(table["model"] == model) & (table["layers"] == layers)]
+        methods = [name.strip() for name in self.options["methods"].split(";")]
+        missing = [name for name in methods if name not in set(table["method"])]
+        if missing:
+            raise MissingResult(f"{path.name} has no rows of {model} with {layers} blocks for {', '.join(missing)}")
+        cells = table.assign(more=1e3 * table["more_seconds"]).pivot_table(
+            index="operation", columns="method", values="more", fill_value=0.0
+        )[methods]
+        total = cells.loc["all"]
+        large = cells.drop(index="all")
+        large = large[large.abs().max(axis=1) >= least].sort_values(methods[0], ascending=False)
+        plain = 1e3 * float(table[(table["method"] == "unsteered") & (table["operation"] == "all")]["seconds"].iloc[0])
+        shown = {**large.T.to_dict("series"), "everything else": total - large.sum(), "all": total}
+        head = [[("operation", 1), *((method, 1) for method in methods)]]
+        body = [
+            [text_cell(name.removeprefix("aten::")), *(text_cell(f"{row[method]:+.1f}") for method in methods)]
+            for name, row in shown.items()
+        ]
+        about = f"Source: results/cost_profile.csv, {table['machine'].iloc[0]}, batch {table['batch'].iloc[0]}. "
+        about += f"All operations of an unsteered pass: {plain:.0f} ms."
+        return [self.caption(), table_node(head, body), nodes.paragraph("", about, classes=["provenance-line"])]
 
 
 def _device(found: Mapping[str, Any]) -> str:

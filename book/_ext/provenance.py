@@ -1,7 +1,7 @@
 """Sphinx extension of the book: shows results files with their provenance and refuses unsound notebooks.
 
-Directives `results-table`, `results-figure`, `results-json`, `results-cost`, `provenance`; roles `result` and `value`;
-their syntax is on the page "How to rerun anything". A row, file or key that does not exist becomes a warning that
+Directives `results-table`, `results-figure`, `results-json`, `results-cost`, `results-profile`, `provenance`; roles
+`result` and `value`; their syntax is on the page "How to rerun anything". A row, file or key that does not exist becomes a warning that
 names it, which fails the strict build, and a visible mark on the page. The same holds for a notebook that did
 not run to its end under papermill.
 """
@@ -20,7 +20,7 @@ from sphinx.util import logging
 # tables and the API page take the library from the tree, installed or not
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from cost_directive import ResultsCost
+from cost_directive import ResultsCost, ResultsProfile
 from results_directives import Explorer, Provenance, ResultsFigure, ResultsJson, ResultsTable
 from results_reader import failure_of_notebook
 from results_roles import ResultRole, result_text, value_text
@@ -59,6 +59,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("results-json", ResultsJson)
     app.add_directive("results-explorer", Explorer)
     app.add_directive("results-cost", ResultsCost)
+    app.add_directive("results-profile", ResultsProfile)
     app.add_directive("provenance", Provenance)
     app.add_role("result", ResultRole(result_text))
     app.add_role("value", ResultRole(value_text))

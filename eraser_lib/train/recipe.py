@@ -61,5 +61,5 @@ GPU = Recipe(
     vision_steps=(1000, 1000), vision_batch=(128, 128), people_steps=900, cooldown_rounds=(1, 1),
     choice_steps=((700, 450), (700, 450, 450)), rows=64, lr=1e-3,
 )  # fmt: skip
-"""As many people as MLLMU-Bench has, and language models of 60 to 100 million weights: minutes on one large GPU."""
+"""As many people as MLLMU-Bench has, and models of 64 and 70 million weights: minutes on one large GPU."""
 RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO, "gpu": GPU}

@@ -48,7 +48,7 @@ def book_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "results").mkdir()
     # a run, as `make study` shows it: what was measured apart from it lies in results/ all the same
     write_results(copy / "runs" / "fixture", book=copy / "book", toc=copy / "_toc.yml")
-    for name in ("cost.csv", "cost.json", "hours.csv"):
+    for name in ("cost.csv", "cost.json", "cost_profile.csv", "hours.csv"):
         shutil.copy(REPOSITORY / "results" / name, copy / "results")
     (copy / "book" / "run").symlink_to(Path("..") / "runs" / "fixture")
     return copy

@@ -109,6 +109,7 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
               == ("tiny-qwen", "prefill", "6", "1", "bare hook", "unsteered")]  # fmt: skip
     assert f"{float(row['ratio']):.2f} [" in cost
     assert "hidden size 4096, 100 forget, 10000 retain prompts" in cost
+    assert "Source: results/cost_profile.csv" in cost and "everything else" in cost
     explorer = (built / "book" / "explorer.html").read_text(encoding="utf-8")
     assert explorer.count('id="explorer-app"') == 1, "the script must find its own place and no heading"
     (inlined,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', explorer)
