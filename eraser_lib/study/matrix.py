@@ -122,7 +122,7 @@ KINDS: tuple[Kind, ...] = (
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     Kind(name="16_reluctant", over=("model", "split"), needs=("06_erase",), minutes=15),
-    Kind(name="17_dose", over=("model", "split"), needs=("06_erase",), minutes=8),
+    Kind(name="17_dose", over=("model", "split"), needs=("06_erase", "09_closed"), minutes=8),
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),
