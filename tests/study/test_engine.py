@@ -213,6 +213,15 @@ def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str) -> None
     assert re.search(rf"^total +{wanted}$", done.stdout + done.stderr, re.MULTILINE)
 
 
+def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
+    """Snakemake takes an option that stands in both from ``profiles/default``, whichever profile is named."""
+    options = {name: set(yaml.safe_load((HERE / "profiles" / name / "config.yaml").read_text())) for name in PROFILES}
+    assert {name: options[name] & options["default"] for name in PROFILES if name != "default"} == {
+        "one-gpu": set(),
+        "slurm": set(),
+    }
+
+
 def test_the_pod_runs_a_target_that_exists() -> None:
     job = yaml.safe_load((HERE / "profiles" / "kubernetes" / "job.yaml").read_text())
     (pod,) = job["spec"]["template"]["spec"]["containers"]
