@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from eraser_lib.bench.records import Question
-from eraser_lib.bench.world import World
 from eraser_lib.direction import Direction
 from eraser_lib.experiments import ablate_push, sets
 from eraser_lib.experiments.activations import of_questions
@@ -18,32 +17,14 @@ from eraser_lib.experiments.methods import Push, published
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.push import OUTCOMES, outcome_curves
 from eraser_lib.sites import every_layer
-from eraser_lib.train.models import new_model
-from eraser_lib.train.recipe import MICRO
 
 Rows = dict[str, list[Question]]
-
-
-@pytest.fixture(scope="module", params=["llava", "qwen"])
-def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, world: World) -> Study:
-    """A study of an untrained model in the micro world."""
-    out = tmp_path_factory.mktemp(request.param)
-    found = Study(preset="micro", model=request.param, split=5, out=out, strict=False)
-    found.__dict__ |= {"world": world, "vanilla": new_model(request.param, MICRO)}
-    return found
 
 
 @pytest.fixture(scope="module")
 def fit(study: Study) -> Rows:
     rows = sets.fit_sets(study.world, 5, forget=study.world.roles(5)["forget"], per_person=1)
     return {name: own[:: len(own) // 12] for name, own in rows.items()}
-
-
-@pytest.fixture(scope="module")
-def direction(study: Study) -> Direction:
-    sites = every_layer(study.vanilla.model)
-    width = study.vanilla.model.config.get_text_config().hidden_size
-    return Direction(sites, torch.randn(len(sites), width, generator=torch.Generator().manual_seed(0)))
 
 
 def test_gates_fitted_in_turn_differ_only_where_something_was_added_before(

@@ -7,35 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from eraser_lib import Eraser
-from eraser_lib.bench.world import World
 from eraser_lib.direction import Direction
 from eraser_lib.experiments import dose, sets
 from eraser_lib.experiments.methods import Push, constant
 from eraser_lib.experiments.sets import person_rows
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.dose import attack_curves, strength_curves
-from eraser_lib.sites import every_layer
-from eraser_lib.train.models import new_model
-from eraser_lib.train.recipe import MICRO
-
-
-@pytest.fixture(scope="module", params=["llava", "qwen"])
-def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, world: World) -> Study:
-    """A study of an untrained model in the micro world."""
-    out = tmp_path_factory.mktemp(request.param)
-    found = Study(preset="micro", model=request.param, split=5, out=out, strict=False)
-    found.__dict__ |= {"world": world, "vanilla": new_model(request.param, MICRO)}
-    return found
-
-
-@pytest.fixture(scope="module")
-def direction(study: Study) -> Direction:
-    sites = every_layer(study.vanilla.model)
-    width = study.vanilla.model.config.get_text_config().hidden_size
-    return Direction(sites, torch.randn(len(sites), width, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture
