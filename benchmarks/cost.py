@@ -26,6 +26,7 @@ import torch
 
 from benchmarks import fitting, profile, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
+from benchmarks.tables import replace_rows
 from eraser_lib import find_decoder
 from eraser_lib.experiments.methods import artifact_bytes
 from eraser_lib.study.manifest import device_name, provenance, version
@@ -224,12 +225,8 @@ def write(
     """
     new = pd.DataFrame(rows)
     bounds = [column for column in ("ratio_low", "ratio_high") if column in new]
-    old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
     keys = ["machine", "model", *(SETTING if part else [])]
-    replaced = set(new[keys].itertuples(index=False, name=None))
-    old = old[[row not in replaced for row in old[keys].itertuples(index=False, name=None)]]
-    TABLE.parent.mkdir(exist_ok=True)
-    pd.concat([old, new[COLUMNS]]).to_csv(TABLE, index=False, float_format="%.6g")
+    replace_rows(TABLE, new, keys=keys, columns=COLUMNS, digits=6)
     manifest = read_json(MANIFEST) if MANIFEST.exists() else {}
     peers = {name: version(name) for name in ("steering-vectors", "repeng")}
     for model, own in new.groupby("model"):

@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import rivals
+from benchmarks.tables import replace_rows
 from eraser_lib import find_decoder
 from eraser_lib.study.paths import root
 
@@ -84,9 +85,4 @@ def _took(call: Callable[[], Any], device: str, repeats: int) -> dict[str, tuple
 
 def write(rows: list[dict[str, Any]]) -> None:
     """Replace the rows of these machines and models in `results/cost_profile.csv`."""
-    new = pd.DataFrame(rows)[COLUMNS]
-    old = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
-    replaced = set(zip(new["machine"], new["model"], strict=True))
-    old = old[[pair not in replaced for pair in zip(old["machine"], old["model"], strict=True)]]
-    TABLE.parent.mkdir(exist_ok=True)
-    pd.concat([old, new]).to_csv(TABLE, index=False, float_format="%.5g")
+    replace_rows(TABLE, pd.DataFrame(rows), keys=["machine", "model"], columns=COLUMNS, digits=5)

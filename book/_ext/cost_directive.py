@@ -111,6 +111,8 @@ class ResultsProfile(ResultsDirective):
         missing = [name for name in methods if name not in set(table["method"])]
         if missing:
             raise MissingResult(f"{path.name} has no rows of {model} with {layers} blocks for {', '.join(missing)}")
+        if table["machine"].nunique() > 1:
+            raise MissingResult(f"{path.name} has {model} on several machines, and this table is of one")
         cells = table.assign(more=1e3 * table["more_seconds"]).pivot_table(
             index="operation", columns="method", values="more", fill_value=0.0
         )[methods]

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,7 @@ from eraser_lib.study import matrix, preset
 from tests.study import slurm
 from tests.study.toys import HERE, PRESET
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_spec("snakemake_executor_plugin_slurm") is None,
-        reason="snakemake-executor-plugin-slurm is not installed; it is in requirements.txt",
-    ),
-]
+pytestmark = pytest.mark.slow
 WORLD = "all-all-01_world"
 MODELS = "llava-all-02_models"
 
