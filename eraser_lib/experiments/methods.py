@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from eraser_lib import Direction, Eraser, HookSite
-from eraser_lib.bench import language as lang
-from eraser_lib.bench.people import Person
-from eraser_lib.bench.questions import silence
+from eraser_lib.baselines.constant import constant
+from eraser_lib.baselines.prompting import prompt_instruction
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.gates import fit_gate, gate_values, moments_of
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import Calibration, calibrate
+
+__all__ = [
+    "STRENGTHS", "Decision", "Push", "artifact_bytes", "constant", "corrected", "prompt_instruction", "published",
+]  # fmt: skip
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Grid of strengths: from no effect to collapse."""
@@ -79,19 +82,6 @@ def corrected(
     return eraser, threshold
 
 
-def constant(push: Push, directions: dict[str, Direction], answer: Direction | None = None, **metadata: Any) -> Eraser:
-    """The ungated ablation: every prompt is pushed."""
-    sites = [HookSite(layer, "output") for layer in push.layers]
-    use_answer = answer is not None and push.scope == "prompt+generation"
-    return Eraser(
-        directions={site: directions[push.direction][site].float()[None] for site in sites},
-        strength=push.strength, mode="constant", scope=push.scope,  # type: ignore[arg-type]
-        decode_strength=push.decode_strength,
-        decode_directions={site: answer[site].float()[None] for site in sites} if use_answer and answer else None,
-        metadata={"push": push.describe(), **metadata},
-    )  # fmt: skip
-
-
 def published(
     forget: Activations, retain: Activations, direction: Direction, strength: float, **metadata: Any
 ) -> Eraser:
@@ -107,13 +97,6 @@ def published(
         gates[site] = fit_gate("published", forget[read], moments_of(retain[read]))
         vectors[site] = direction[read].float()[None]
     return Eraser(directions=vectors, gates=gates, strength=strength, mode="published", metadata=metadata)
-
-
-def prompt_instruction(people: Sequence[Person], *, oracle: bool) -> str:
-    """The system instruction of the prompting baselines; the oracle names the people."""
-    if oracle:
-        return silence([person.name for person in people], lang.SILENCE_INSTRUCTIONS[0])
-    return "Do not speak about people who asked to be forgotten."
 
 
 def artifact_bytes(eraser: Eraser) -> int:
