@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .gate import Gate, hard_gate, retain_basis, ridge_gate, ridge_gates, rms_normalise, stack
     from .hooks import capture, edit, run_capture
     from .moments import Moments
+    from .quadratic import Discriminant, QuadraticGate, discriminant, gaussian_gate
     from .sites import Decoder, HookSite, every_layer, find_decoder
     from .steering import Steering
     from .stream import ahead, stream_means, stream_moments
@@ -30,6 +31,7 @@ _HOMES = {
     "gate": ("Gate", "hard_gate", "retain_basis", "ridge_gate", "ridge_gates", "rms_normalise", "stack"),
     "hooks": ("capture", "edit", "run_capture"),
     "moments": ("Moments",),
+    "quadratic": ("Discriminant", "QuadraticGate", "discriminant", "gaussian_gate"),
     "sites": ("Decoder", "HookSite", "every_layer", "find_decoder"),
     "steering": ("Steering",),
     "stream": ("ahead", "stream_means", "stream_moments"),
@@ -42,10 +44,12 @@ __all__ = [
     "Calibration",
     "Decoder",
     "Direction",
+    "Discriminant",
     "Eraser",
     "Gate",
     "HookSite",
     "Moments",
+    "QuadraticGate",
     "Steering",
     "ahead",
     "calibrate",
@@ -53,10 +57,12 @@ __all__ = [
     "combine",
     "conformal_threshold",
     "contrast",
+    "discriminant",
     "edit",
     "every_layer",
     "find_decoder",
     "fit_eraser",
+    "gaussian_gate",
     "hard_gate",
     "open_rate_band",
     "pgd",

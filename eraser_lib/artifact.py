@@ -15,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .gate import Gate
+from .quadratic import QuadraticGate
 from .sites import HookSite, in_order
 
 if TYPE_CHECKING:
     from .eraser import Eraser
 
 SCHEMA = 1
-"""Version of the file format; a reader refuses any other."""
+"""Version of the file format; a reader refuses any that it does not know."""
+CURVED = 2
+"""The same with quadratic gates: what reads version 1 only would take them for linear ones, without a word."""
 REQUIRED = ("tensors_sha256", "rms", "gate_sites", "steered_sites", "metadata")
 """Keys of the document beside the fields of the eraser."""
 
@@ -67,14 +70,12 @@ def save(eraser: Eraser, folder: Path, model: nn.Module | None = None) -> None:
     tensors = {f"direction.{site}": eraser.directions[site] for site in eraser.sites}
     tensors |= {f"decode.{site}": value for site, value in (eraser.decode_directions or {}).items()}
     for site, gate in eraser.gates.items():
-        tensors |= {f"gate.{site}.weight": gate.weight, f"gate.{site}.bias": gate.bias}
-        if gate.threshold is not None:
-            tensors[f"gate.{site}.threshold"] = gate.threshold
+        tensors |= {f"gate.{site}.{name}": value for name, value in gate.tensors.items()}
     fresh = folder / f".{TENSORS}.new"
     # copies: a tensor that stands at two sites, or is a part of another, could not be written
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, fresh)
     document = {
-        "schema": SCHEMA,
+        "schema": CURVED if any(isinstance(gate, QuadraticGate) for gate in eraser.gates.values()) else SCHEMA,
         "format": "eraser_lib",
         "hidden_size": eraser.hidden_size,
         "rank": eraser.rank,
@@ -98,7 +99,7 @@ def _document(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as JSON ({error}); copy the eraser again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__} and no object: it is not of an eraser")
-    if found.get("schema") == SCHEMA and (absent := [key for key in REQUIRED if key not in found]):
+    if found.get("schema") in (SCHEMA, CURVED) and (absent := [key for key in REQUIRED if key not in found]):
         raise ValueError(f"{path} lacks {', '.join(absent)}: it was changed, or not written to its end")
     return found
 
@@ -112,23 +113,15 @@ def load(folder: Path) -> Eraser:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; expected a folder written by Eraser.save_pretrained.")
     document = _document(folder / DOCUMENT)
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") not in (SCHEMA, CURVED):
         raise ValueError(
-            f"{folder / DOCUMENT} has schema {document.get('schema')!r}, this version reads {SCHEMA}. Save "
-            "the eraser again with this version, or install the one that wrote it."
+            f"{folder / DOCUMENT} has schema {document.get('schema')!r}, this version reads {SCHEMA} and {CURVED}. "
+            "Save the eraser again with this version, or install the one that wrote it."
         )
     if document["tensors_sha256"] != _sha256(folder / TENSORS):
         raise ValueError(f"{folder / TENSORS} does not match the hash in {DOCUMENT}: one of the two was changed.")
     tensors = load_file(folder / TENSORS)
-    gates = {
-        HookSite.parse(site): Gate(
-            tensors[f"gate.{site}.weight"],
-            tensors[f"gate.{site}.bias"],
-            tensors.get(f"gate.{site}.threshold"),
-            document["rms"][site],
-        )
-        for site in document["gate_sites"]
-    }
+    gates = {HookSite.parse(site): _gate(tensors, site, rms=document["rms"][site]) for site in document["gate_sites"]}
     directions = _by_site(tensors, "direction.")
     if sorted(map(str, directions)) != sorted(document["steered_sites"]):
         raise ValueError(
@@ -154,6 +147,12 @@ def push(eraser: Eraser, repo_id: str, *, private: bool, token: str | None) -> s
         save(eraser, Path(folder))
         commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload eraser")
     return str(commit)
+
+
+def _gate(tensors: Mapping[str, Tensor], site: str, *, rms: bool) -> Gate:
+    prefix = f"gate.{site}."
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return (QuadraticGate if "curves" in own else Gate)(**own, rms=rms)
 
 
 def _by_site(tensors: Mapping[str, Tensor], prefix: str) -> dict[HookSite, Tensor]:

@@ -30,7 +30,7 @@ class Eraser:
     - `two_pass` (decide late, steer early; the corrected default): one prefill reads the gate at the decision
       site; when the gate of a row opens, the pass is given up and repeated with that row steered from the
       first steered site on. Rows that stay closed are bit-identical to the unsteered model. Gates at several
-      sites are one gate on their joined streams: the values add up, and the last site decides.
+      sites are one gate on their joined streams: the readings add up, and the last site decides.
     - `gated`: one pass; each steered site reads its own gate at the last prompt token (or all use the one
       gate of an earlier site) and adds `amount * direction`.
     - `constant`: one pass without a gate, every prompt is pushed; the ablation that shows what the gate buys.
@@ -82,7 +82,7 @@ class Eraser:
         if not self.directions:
             raise ValueError("An eraser needs a direction at one hook site at least.")
         vectors = [*self.directions.values(), *(self.decode_directions or {}).values()]
-        shapes = {tuple(v.shape) for v in vectors} | {tuple(g.weight.shape) for g in self.gates.values()}
+        shapes = {tuple(v.shape) for v in vectors} | {tuple(g.weight.shape) for g in self._deciding().values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise ValueError(f"Directions and gate vectors must all have one shape (k, d); got {sorted(shapes)}.")
         if self.decode_directions is not None and not set(self.decode_directions) <= set(self.directions):
@@ -100,6 +100,13 @@ class Eraser:
                 )
             if len(sites) > 1 and any(gate.rms for gate in self.gates.values()):
                 raise ValueError("Gates at several sites read the plain stream; fit them with rms=False.")
+            last = self.gates[sites[-1]]
+            parts = {tuple(self.gates[site].weight.shape) for site in sites[:-1]}
+            if parts - {(last.readings, self.hidden_size)}:
+                raise ValueError(
+                    f"The parts of a gate at several sites take {last.readings} readings of width {self.hidden_size}, "
+                    f"as the last one does; got {sorted(parts)}. Make them with gate.split(number of sites)."
+                )
         elif self.mode == "constant" and self.gates:
             raise ValueError("Mode 'constant' has no gate; leave `gates` empty or choose another mode.")
         elif self.mode == "published" and missing:
@@ -111,6 +118,10 @@ class Eraser:
                     f"Mode 'gated' has no gate at {', '.join(missing)}. Give every steered site a gate, or "
                     "one gate at the first steered site or before it; a later gate needs mode 'two_pass'."
                 )
+
+    def _deciding(self) -> Mapping[HookSite, Gate]:
+        """Gates with values of their own: of mode `two_pass` the last one, to whose readings the others add theirs."""
+        return {site: self.gates[site] for site in in_order(self.gates)[-1 if self.mode == "two_pass" else 0 :]}
 
     @property
     def sites(self) -> tuple[HookSite, ...]:
@@ -138,9 +149,8 @@ class Eraser:
 
     def with_threshold(self, threshold: float) -> Eraser:
         """The same eraser with one threshold for all its gates, or for the decision of mode `two_pass`."""
-        deciding = (self.decision_site,) if self.mode == "two_pass" else tuple(self.gates)
-        gates = {s: gate.with_threshold(threshold) if s in deciding else gate for s, gate in self.gates.items()}
-        return self.with_(gates=gates)
+        changed = {site: gate.with_threshold(threshold) for site, gate in self._deciding().items()}
+        return self.with_(gates={**self.gates, **changed})
 
     def check(self, model: nn.Module) -> None:
         """Raise `ValueError` if the eraser was made for another model (blocks, size, configuration)."""
@@ -177,7 +187,7 @@ class Eraser:
         """A summary as plain values: sites, shapes, norms, thresholds, size in bytes, provenance."""
         tensors = [t for t in (*self.directions.values(), *(self.decode_directions or {}).values())]
         for gate in self.gates.values():
-            tensors += [gate.weight, gate.bias] + ([] if gate.threshold is None else [gate.threshold])
+            tensors += gate.tensors.values()
         return {
             "mode": self.mode,
             "scope": self.scope,

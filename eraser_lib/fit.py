@@ -14,6 +14,7 @@ from .direction import Direction
 from .eraser import Eraser, Mode, Scope
 from .gate import Gate, hard_gate, ridge_gate, rms_normalise, stack
 from .moments import Moments
+from .quadratic import gaussian_gate
 from .sites import HookSite, in_order
 
 
@@ -23,7 +24,7 @@ def fit_eraser(
     direction: Direction,
     *,
     mode: Mode = "two_pass",
-    solver: Literal["ridge", "hard"] = "ridge",
+    solver: Literal["ridge", "hard", "gaussian"] = "ridge",
     threshold: float | None = None,
     rms: bool = False,
     strength: float = 1.0,
@@ -34,25 +35,23 @@ def fit_eraser(
     """Fit the gates at the sites of `forget` and combine them with a direction.
 
     `forget`, `retain`: activations `(N, d)` at the last prompt token per gate site, or their `Moments` (of
-    RMS-normalised activations where `rms` is set); the hard solver needs the forget activations themselves.
+    RMS-normalised activations where `rms` is set); the hard solver needs the forget activations themselves, and
+    `gaussian`, the quadratic gate, those of both sides.
     `direction`: the steered sites. `threshold`: needed by mode `two_pass`, which takes exactly one gate site; start
     from `inf` and set it by calibration with `eraser.with_threshold`. `solver_options`: `beta, gamma, bias` for
-    `ridge_gate`, or `energy, keep, gamma, centred, bias` for `hard_gate`. Mode `constant` fits no gate and takes empty
-    mappings. `ValueError` for different sites, or moments that the hard solver cannot use.
+    `ridge_gate`, `energy, keep, gamma, centred, bias` for `hard_gate`, or `curves` for `gaussian_gate`. Mode `constant`
+    fits no gate and takes empty mappings. `ValueError` for different sites, an unknown solver, or moments that the
+    solver cannot use.
     """
     if in_order(forget) != in_order(retain):
         raise ValueError("`forget` and `retain` must hold activations of the same hook sites.")
     gates: dict[HookSite, Gate] = {}
     for site in in_order(forget):
-        kept, known = retain[site], forget[site]
-        if isinstance(kept, Tensor):
-            kept = Moments.of(rms_normalise(kept.to(torch.float64)) if rms else kept)
-        if isinstance(known, Tensor):
-            known = rms_normalise(known.to(torch.float64)) if rms else known.to(torch.float64)
-        elif solver == "hard":
-            raise ValueError("The hard solver needs the forget activations; Moments of them fit a ridge gate only.")
-        gate = (ridge_gate if solver == "ridge" else hard_gate)(known, kept, **solver_options)  # type: ignore[arg-type]
-        gate = replace(gate, rms=rms)
+        known, kept = (
+            rms_normalise(rows.to(torch.float64)) if rms and isinstance(rows, Tensor) else rows
+            for rows in (forget[site], retain[site])
+        )
+        gate = replace(_solve(solver, known, kept, **solver_options), rms=rms)
         if threshold is None and mode == "two_pass":
             threshold = float("inf")
         gates[site] = gate if threshold is None else gate.with_threshold(threshold)
@@ -65,6 +64,23 @@ def fit_eraser(
         scope=scope,
         metadata={**options, **(metadata or {})},
     )
+
+
+def _solve(solver: str, known: Tensor | Moments, kept: Tensor | Moments, **options: Any) -> Gate:
+    """One gate of forget and retain activations or moments; errors as of `fit_eraser`."""
+    if solver == "gaussian":
+        if not isinstance(known, Tensor) or not isinstance(kept, Tensor):
+            raise ValueError("The gaussian solver needs the activations of both sides; Moments of them are not enough.")
+        return gaussian_gate(known, kept, **options)
+    others = Moments.of(kept) if isinstance(kept, Tensor) else kept
+    rows = known.to(torch.float64) if isinstance(known, Tensor) else known
+    if solver == "ridge":
+        return ridge_gate(rows, others, **options)
+    if solver != "hard":
+        raise ValueError(f"solver is {solver!r}; it must be ridge, hard or gaussian.")
+    if not isinstance(rows, Tensor):
+        raise ValueError("The hard solver needs the forget activations; Moments of them fit a ridge gate only.")
+    return hard_gate(rows, others, **options)
 
 
 MADE_FOR = ("config_hash", "model_id", "model_revision")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,14 +61,36 @@ class Gate:
         """Number `k` of requests."""
         return self.weight.shape[0]
 
+    @property
+    def readings(self) -> int:
+        """Number of linear readings that `read` takes of a vector: `k` here, as they are the values."""
+        return self.rank
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by the names of the fields; without a threshold where there is none."""
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
     def __call__(self, h: Tensor) -> Tensor:
         """Gate values `(..., k)` of vectors `(..., d)`, computed in float32 or wider."""
+        return self.values(self.read(h))
+
+    def read(self, h: Tensor) -> Tensor:
+        """Linear readings `(..., readings)` of vectors `(..., d)`; those of the parts of a `split` gate add up."""
         dtype = torch.promote_types(h.dtype, torch.float32)
         h = h.to(dtype)
         if self.rms:
             h = rms_normalise(h)
         with exact(h.device):
-            return h @ self.weight.to(h).T + self.bias.to(h)
+            return self._read(h)
+
+    def _read(self, h: Tensor) -> Tensor:
+        return h @ self.weight.to(h).T + self.bias.to(h)
+
+    def values(self, readings: Tensor) -> Tensor:
+        """Gate values `(..., k)` of readings `(..., readings)`."""
+        return readings
 
     def opens(self, values: Tensor) -> Tensor:
         """Whether gate values `(..., k)` are above the threshold; everything opens a gate without one."""
@@ -78,38 +101,44 @@ class Gate:
     def with_threshold(self, threshold: float | Sequence[float] | Tensor) -> Gate:
         """The same gate with a threshold, one number or one per request."""
         value = torch.as_tensor(threshold, dtype=torch.float64).reshape(-1).expand(self.rank).clone()
-        return Gate(self.weight, self.bias, value, self.rms)
+        return replace(self, threshold=value)
 
     def split(self, parts: int) -> list[Gate]:
         """A gate on the joined streams of `parts` sites, `(..., parts * d)`, as one gate `(k, d)` per site.
 
-        Their values add up to that of the joined gate; offset and threshold stay with the last. `ValueError` where
+        Their readings add up to those of the joined gate; offset and threshold stay with the last. `ValueError` where
         the width is no multiple of `parts`, or the gate is RMS-normalised (a norm of joined streams has no parts).
         """
         if self.weight.shape[1] % parts or self.rms:
             raise ValueError(f"A gate of width {self.weight.shape[1]} (rms={self.rms}) has no {parts} equal parts.")
+        return self._split(parts)
+
+    def _split(self, parts: int) -> list[Gate]:
         *early, last = self.weight.chunk(parts, dim=1)
-        return [Gate(w, torch.zeros_like(self.bias)) for w in early] + [Gate(last, self.bias, self.threshold)]
+        return [Gate(w, torch.zeros_like(self.bias)) for w in early] + [replace(self, weight=last)]
 
     def to(self, device: torch.device) -> Gate:
         """The same gate on another device."""
-        threshold = None if self.threshold is None else self.threshold.to(device)
-        return Gate(self.weight.to(device), self.bias.to(device), threshold, self.rms)
+        moved: dict[str, Any] = {name: value.to(device) for name, value in self.tensors.items()}
+        return replace(self, **moved)
 
 
 def stack(gates: Sequence[Gate]) -> Gate:
-    """Several requests as one gate whose rank is the sum of the ranks."""
+    """Several requests as one gate whose rank is the sum of the ranks.
+
+    `ValueError` for no gates, or for gates that differ in kind, in RMS normalisation, in having a threshold, or in the
+    shape of what they read.
+    """
     if not gates:
         raise ValueError("stack() needs at least one gate.")
     if len({gate.rms for gate in gates}) > 1 or len({gate.threshold is None for gate in gates}) > 1:
         raise ValueError("Gates can be stacked when all or none are RMS-normalised, and all or none have a threshold.")
-    thresholds = [gate.threshold for gate in gates if gate.threshold is not None]
-    return Gate(
-        torch.cat([gate.weight for gate in gates]),
-        torch.cat([gate.bias for gate in gates]),
-        torch.cat(thresholds) if thresholds else None,
-        gates[0].rms,
-    )
+    if len({(type(gate), *(tuple(value.shape[1:]) for value in gate.tensors.values())) for gate in gates}) > 1:
+        raise ValueError(
+            "Gates can be stacked when they are of one kind and width, quadratic ones with the same number of curves."
+        )
+    joined: dict[str, Any] = {name: torch.cat([gate.tensors[name] for gate in gates]) for name in gates[0].tensors}
+    return replace(gates[0], **joined)
 
 
 def retain_basis(

@@ -47,7 +47,7 @@ class Steering:
     """The handle of an attached eraser: its latest decisions, and where a prompt begins and ends."""
 
     gate_values: dict[HookSite, Tensor]
-    """Gate values `(B, k)` at the latest prefill: per gate site, or the sum at the decision site of `two_pass`."""
+    """Gate values `(B, k)` at the latest prefill: per gate site, or of all sites at the decision site of `two_pass`."""
 
     opened: Tensor | None
     """Rows `(B,)` that were steered at the latest prefill; `None` before it."""
@@ -191,21 +191,21 @@ class Steering:
         with edit(self._decoder, self._edits(call, prompt)):
             return run()
 
-    def _values(self, site: HookSite, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
-        """Gate values `(B, k)` of one site at the last prompt token of every row."""
+    def _read(self, site: HookSite, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
+        """Readings `(B, readings)` of one site's gate at the last prompt token of every row."""
         rows = torch.arange(call.batch, device=stream.device)
-        return self._gates[site](stream[rows, (prompt.last - call.past).to(stream.device)])
+        return self._gates[site].read(stream[rows, (prompt.last - call.past).to(stream.device)])
 
     def _part(
         self, site: HookSite, call: Call, prompt: Prompt, parts: dict[HookSite, Tensor]
     ) -> Callable[[Tensor], None]:
-        """Notes the values of one site for the decision that a later site takes.
+        """Notes the readings of one site for the decision that a later site takes.
 
-        Another eraser on the model may give a pass up and begin again: the values of the last pass count.
+        Another eraser on the model may give a pass up and begin again: the readings of the last pass count.
         """
 
         def note(stream: Tensor) -> None:
-            parts[site] = self._values(site, call, prompt, stream)
+            parts[site] = self._read(site, call, prompt, stream)
 
         return note
 
@@ -223,9 +223,10 @@ class Steering:
         key = None if stop or len(self._gates) == 1 else site
 
         def decide(stream: Tensor) -> None:
-            values = self._values(site, call, prompt, stream)
+            readings = self._read(site, call, prompt, stream)
             for part in parts.values():
-                values = values + part.to(values.device)
+                readings = readings + part.to(readings.device)
+            values = gate.values(readings)
             is_open = gate.opens(values)
             by_value = gate.threshold is None or self.eraser.amount == "gate"
             # one push is shared by the requests that open: a prompt that two of them claim is not pushed twice as far
