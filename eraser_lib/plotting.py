@@ -42,6 +42,7 @@ METHOD_COLOURS: dict[str, str] = {
     "kl_min": "#2f6f4f", "npo": "#0072b2", "idk": "#005a8c", "undial": "#7a5195", "rmu": "#9c3f6b",
     "mmunlearner": "#cc79a7", "manu": "#8c2d04",
     "mllmeraser_published": "#3f8fc4", "mllmeraser": "#d55e00",
+    "mllmeraser_quadratic": "#a33b00",
 }  # fmt: skip
 
 STYLE: Any = {

@@ -30,6 +30,7 @@ METHOD_NAMES: dict[str, str] = {
     "manu": "MANU",
     "mllmeraser_published": "MLLMEraser (as published)",
     "mllmeraser": "MLLMEraser (corrected)",
+    "mllmeraser_quadratic": "MLLMEraser (quadratic gate)",
 }
 MODEL_NAMES: dict[str, str] = {"llava": "LLaVA", "qwen": "Qwen2.5-VL"}
 LABELS: dict[str, str] = {

@@ -25,6 +25,7 @@ from eraser_lib.evaluate.stats import (
 METHODS = (
     "vanilla", "retain_only", "prompt", "prompt_oracle", "detector", "constant", "leace", "ga", "ga_diff", "kl_min",
     "npo", "idk", "undial", "rmu", "mmunlearner", "manu", "mllmeraser_published", "mllmeraser",
+    "mllmeraser_quadratic",
 )  # fmt: skip
 COLUMNS = [
     "preset", "model", "split", "method", "seed", "subset", "modality", "task", "metric", "value", "ci_low",

@@ -22,12 +22,14 @@ OLD = "load the old weights"
 UNDO = {
     "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
     "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
-    "mllmeraser": "detach; one request: drop its vectors",
+    "mllmeraser": "detach; one request: drop its vectors", "mllmeraser_quadratic": "detach",
 }  # fmt: skip
 """How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
 
 
 STEERED = ("constant", "mllmeraser_published", "mllmeraser")
+LATER = ("mllmeraser_quadratic",)
+"""Made after the tests of the others were seen: compared in a notebook of its own, and no part of their family."""
 ERASER = "eraser.safetensors"
 SAYINGS = {"refused": "refusal", "gibberish": "gibberish"}
 
@@ -76,7 +78,7 @@ def tests(logs: pd.DataFrame) -> pd.DataFrame:
 
     Answer probability, the primary measure; columns and errors are those of `evaluate.summary.compare`.
     """
-    baselines = [method for method in logs["method"].unique() if method not in ("mllmeraser", "retain_only")]
+    baselines = [method for method in logs["method"].unique() if method not in ("mllmeraser", "retain_only", *LATER)]
     return compare(logs, method="mllmeraser", baselines=baselines, subsets=("forget", "test"))
 
 
@@ -211,7 +213,7 @@ def _searched(study: Study, method: str) -> float | None:
 def _peak(study: Study, method: str) -> int | None:
     """Largest memory of the job that fits a method, from its manifest."""
     closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
-    steered = dict.fromkeys(STEERED, "06_erase")
+    steered = dict.fromkeys(STEERED, "06_erase") | dict.fromkeys(LATER, "18_quadratic")
     job = f"{study.model}-{study.split}-{(closed | steered).get(method, f'08_{method}')}"
     found: int | None = _read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
     return found
@@ -245,6 +247,10 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         if file.exists():
             seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
             yield method, {"fit_seconds": seconds, "stored_bytes": file.stat().st_size, "trained_parameters": 0}
+    for method in LATER:
+        if costs := _note(study, "quadratic_erased"):
+            stored = (study.artifact(method) / ERASER).stat().st_size
+            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(_read(path)["rows"])

@@ -123,6 +123,14 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     Kind(name="16_reluctant", over=("model", "split"), needs=("06_erase",), minutes=15),
     Kind(name="17_dose", over=("model", "split"), needs=("06_erase", "09_closed"), minutes=8),
+    # at the blocks that serve the Gaussians of 09_closed best, which it is compared with
+    Kind(
+        name="18_quadratic",
+        over=("model", "split"),
+        needs=("06_erase", "09_closed"),
+        logs=("mllmeraser_quadratic",),
+        minutes=6,
+    ),
     # the gate and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),
@@ -140,6 +148,7 @@ KINDS: tuple[Kind, ...] = (
         after=(
             "09_closed",
             "17_dose",
+            "18_quadratic",
             *(f"08_{method}" for method in TRAINED),
             *(f"08_fluent_{method}" for method in BABBLING),
         ),
