@@ -11,10 +11,10 @@ import eraser_lib
 
 ROOT = Path(eraser_lib.__file__).parent
 CORE = (
-    "__init__", "sites", "hooks", "moments", "gate", "threshold", "direction", "adversarial", "eraser",
+    "__init__", "sites", "hooks", "moments", "gate", "quadratic", "threshold", "direction", "adversarial", "eraser",
     "fit", "steering", "prompts", "artifact", "stream", "precision",
 )  # fmt: skip
-ALLOWED = {"torch", "transformers", "safetensors", "huggingface_hub", "scipy", "__future__"} | set(
+ALLOWED = {"torch", "transformers", "safetensors", "huggingface_hub", "scipy", "sklearn", "__future__"} | set(
     sys.stdlib_module_names
 )
 
