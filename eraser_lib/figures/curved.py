@@ -37,6 +37,6 @@ def opened_by_curves(practice: pd.DataFrame, test: pd.DataFrame, chosen: int) ->
             panel.set_ylim(-0.03, 1.03)
             panel.set_xlabel("curves")
             panel.set_title(title)
-            panel.legend(fontsize=8, loc="center left")
+            panel.legend(fontsize=8, loc="center right", frameon=True, framealpha=0.9, edgecolor="none")
         left.set_ylabel("share of prompts opened")
     return figure
