@@ -23,7 +23,7 @@ from eraser_lib import (
     stack,
 )
 from eraser_lib.baselines.detector import Gaussians
-from tests.core.test_steering import DECISION, STEERED, vector
+from tests.core.test_steering import DECISION, STEERED, check_that_only_opened_rows_moved, vector
 
 
 def clouds(seed: int, forget: int, retain: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,10 +157,7 @@ def test_an_eraser_decides_by_it_and_closed_rows_stay(tiny, side, tmp_path, coun
     torch.testing.assert_close(handle.gate_values[sites[-1]].double(), expected, rtol=1e-4, atol=1e-3)
     assert torch.equal(handle.opened, expected[:, 0] > middle)
     assert 0 < int(handle.opened.sum()) < len(handle.opened)
-    plain = tiny.logits(inputs)
-    real = inputs["attention_mask"].bool()
-    for row, is_open in enumerate(handle.opened):
-        assert torch.equal(found[row][real[row]], plain[row][real[row]]) != bool(is_open)
+    check_that_only_opened_rows_moved(found, tiny.logits(inputs), inputs, handle.opened)
     eraser.save_pretrained(tmp_path, model=tiny.model)
     again = Eraser.from_pretrained(tmp_path, model=tiny.model)
     for site in sites:

@@ -112,6 +112,13 @@ def test_two_pass_with_every_gate_open_equals_constant_steering(tiny, side) -> N
         assert torch.equal(tiny.logits(inputs), constant)
 
 
+def check_that_only_opened_rows_moved(found: torch.Tensor, plain: torch.Tensor, inputs, opened: torch.Tensor) -> None:
+    """Logits `(B, T, V)` with and without an eraser: closed rows are equal to the last bit, opened ones are not."""
+    real = inputs["attention_mask"].bool()
+    for row, is_open in enumerate(opened):
+        assert torch.equal(found[row][real[row]], plain[row][real[row]]) != bool(is_open)
+
+
 def test_gates_at_several_sites_decide_as_one_gate_on_their_joined_streams(tiny, side, tmp_path) -> None:
     inputs = tiny.inputs(side=side)
     sites = [HookSite(1), DECISION, HookSite(3)]
@@ -131,10 +138,7 @@ def test_gates_at_several_sites_decide_as_one_gate_on_their_joined_streams(tiny,
     torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(handle.opened, (values > middle).any(dim=1))
     assert 0 < int(handle.opened.sum()) < len(handle.opened)
-    plain = tiny.logits(inputs)
-    real = inputs["attention_mask"].bool()
-    for row, is_open in enumerate(handle.opened):
-        assert torch.equal(found[row][real[row]], plain[row][real[row]]) != bool(is_open)
+    check_that_only_opened_rows_moved(found, tiny.logits(inputs), inputs, handle.opened)
     one.save_pretrained(tmp_path, model=tiny.model)
     with Eraser.from_pretrained(tmp_path, model=tiny.model).attach(tiny.model):
         assert torch.equal(tiny.logits(inputs), found)

@@ -21,7 +21,7 @@ LAYERS = (1, 2)
 
 
 def streams(seed: int, count: int, *, narrow: bool) -> Activations:
-    """Rows at three blocks; forgotten ones lie as others do, but five times as narrowly in one direction of each."""
+    """Rows at three blocks; forgotten ones lie as others do, but fifty times as narrowly in one direction of each."""
     g = torch.Generator().manual_seed(seed)
     found = {HookSite(layer): torch.randn(count, WIDTH, generator=g) for layer in range(3)}
     for rows in found.values():
