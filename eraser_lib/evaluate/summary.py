@@ -65,7 +65,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("opened_rate", "opened", TASKS, "share of prompts whose gate opened"),
     Metric("gate_value", "gate_value", TASKS, "mean gate value at the decision layer"),
 )
-"""Metrics of the summary, in its order; `truth_ratio_ks` (to retain-only) is added where both logs exist."""
+"""Metrics of the summary, in its order; `truth_ratio_ks` (to the first seed of retain-only) is added where both logs
+exist, for the other seeds of retain-only as well."""
 
 
 def summarise(logs: Path, *, split: str | None = None, metrics: Collection[str] | None = None) -> pd.DataFrame:
@@ -248,13 +249,15 @@ def _run_records(run: Hashable, group: pd.DataFrame, metrics: Sequence[Metric]) 
 def _distance_records(rows: pd.DataFrame) -> Iterator[list[object]]:
     known = rows[rows["wrong_share"].notna()]
     for key, group in known.groupby(["preset", "model", "split", *_CELL], sort=False):
-        reference = group[group["method"] == "retain_only"]
-        if reference.empty:
+        retrained = group["method"] == "retain_only"
+        if not retrained.any():
             continue
-        reference = reference[reference["seed"] == reference["seed"].min()]
+        # its other seeds stay among the methods: how far apart are two models that never knew these people?
+        is_reference = retrained & (group["seed"] == group.loc[retrained, "seed"].min())
+        reference = group[is_reference]
         # The distance of two distributions does not change under R / (1 + R), which grows with R.
         known_to = (reference["wrong_share"].to_numpy(float), reference["cluster"].tolist())
-        for method, runs in group[group["method"] != "retain_only"].groupby("method", sort=False):
+        for method, runs in group[~is_reference].groupby("method", sort=False):
             seeds = {str(seed): own for seed, own in runs.groupby("seed")}
             parts = [(name, [own]) for name, own in seeds.items()]
             for seed, part in [*parts, ("all", list(seeds.values()))] if len(seeds) > 1 else parts:

@@ -255,7 +255,20 @@ def test_truth_ratios_are_compared_with_the_first_retain_only() -> None:
         rows.append(log.assign(truth_ratio=[None if value is None else ratio for value in log["truth_ratio"]]))
     rows[0]["truth_ratio"] = [None if value is None else 100.0 for value in rows[0]["truth_ratio"]]
     found = summarise_rows(pd.concat(rows, ignore_index=True), metrics=["truth_ratio_ks"])
-    assert (found["value"] < 1e-9).all()
+    assert (found.loc[found["method"] == "vanilla", "value"] < 1e-9).all()
+
+
+def test_how_far_retrained_models_lie_apart_is_the_floor_of_the_distances() -> None:
+    """The first retain-only is what the others are compared with, so that it has no distance of its own."""
+    rows = []
+    for seed, ratio in ((0, 100.0), (1, 0.01), (2, 100.0)):
+        log = cells(make_log("retain_only", seed=seed))
+        rows.append(log.assign(truth_ratio=[None if value is None else ratio for value in log["truth_ratio"]]))
+    found = summarise_rows(pd.concat(rows, ignore_index=True), metrics=["truth_ratio_ks"])
+    own = found[(found["method"] == "retain_only") & (found["subset"] == "test")].set_index("seed")
+    assert own["value"].to_dict() == pytest.approx({"1": 1, "2": 0, "all": 1 / 2})
+    alone = summarise_rows(rows[0], metrics=["truth_ratio_ks"])
+    assert alone.empty
 
 
 def test_the_distance_of_several_seeds_is_their_mean() -> None:
