@@ -46,8 +46,8 @@ class Kind:
 
 TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
-BABBLING = ("ga_diff", "kl_min", "npo", "undial", "rmu")
-"""Those whose best setting babbles about the forgotten: their best that speaks is found and run as well."""
+BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu")
+"""Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -117,6 +117,26 @@ KINDS: tuple[Kind, ...] = (
         logs=("detector", "leace", "manu"),
         minutes=11,
     ),
+    # with more people to forget; LEACE at every share, since it has a search of its own at each
+    *(
+        Kind(
+            name=f"08_quiet_{method}",
+            over=("model", "split"),
+            needs=(f"08_fluent_{method}", "06_erase"),
+            notebook="08_quiet",
+            parameters={"method": method},
+            minutes=8,
+        )
+        for method in BABBLING
+    ),
+    Kind(
+        name="08_quiet_leace",
+        over=("model", "split"),
+        needs=("09_closed",),
+        notebook="08_quiet",
+        parameters={"method": "leace"},
+        minutes=3,
+    ),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
     Kind(name="15_width", over=("model", "split"), needs=("06_select",), minutes=4),
     # after 06_erase, which sets the floor of fluency
@@ -151,6 +171,7 @@ KINDS: tuple[Kind, ...] = (
             "18_quadratic",
             *(f"08_{method}" for method in TRAINED),
             *(f"08_fluent_{method}" for method in BABBLING),
+            *(f"08_quiet_{method}" for method in (*BABBLING, "leace")),
         ),
         checkpoints=(),
         minutes=1,
