@@ -10,11 +10,15 @@ import pandas as pd
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.gates import gate_values, workbench
+from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.selection import Dev
+from eraser_lib.experiments.study import Study, read_choice
 from eraser_lib.quadratic import Discriminant, QuadraticGate, discriminant
 from eraser_lib.threshold import calibrate
 
 METHOD = "mllmeraser_quadratic"
+SOLVER = "gaussian:"
+"""Before the number of curves: the solver's name in a decision."""
 NEAR = 0.01
 """A gate with fewer curves that opens this much less than the best is taken: it stores less and reads less."""
 
@@ -33,6 +37,18 @@ def reading(detectors: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         if row["rule"] == "Gaussian" and row["layers"]:
             return tuple(row["layers"])
     raise ValueError("09_closed tried no Gaussian on the outputs of blocks; run it again with all its rules")
+
+
+def chosen(study: Study) -> Decision:
+    """The quadratic gate that notebook 18_quadratic chose. `FileNotFoundError` where it has not run."""
+    note = study.read_note("quadratic", made_by=f"notebook 18_quadratic for {study.model} at {study.split} %")
+    alpha = read_choice(study)["decision"]["alpha"]
+    return Decision(tuple(note["layers"]), f"{SOLVER}{note['curves']}", alpha)
+
+
+def fit_gate(decision: Decision, fit: Mapping[str, Activations]) -> QuadraticGate:
+    """The gate of a decision with the solver `SOLVER` and a number of curves; `fit` as for `told_apart`."""
+    return told_apart(fit, decision.layers).gate(int(decision.solver.removeprefix(SOLVER)))
 
 
 def told_apart(fit: Mapping[str, Activations], layers: Sequence[int]) -> Discriminant:

@@ -1,8 +1,8 @@
 """The forget-set lottery: everybody is erased once, in random sets of ten. How much hangs on who is to be forgotten?
 
 A trained baseline pays a training for every forget set; a gate pays a small linear solve, so it can be refitted on all
-of them. The people of the world fall at random into disjoint sets as large as the 5 % split. For each set the gate (and
-the detector) is fitted and calibrated as the study does, without the rows of these people among the
+of them. The people of the world fall at random into disjoint sets as large as the 5 % split. For each set the gate, the
+quadratic gate and the detector are fitted and calibrated as the study does, without the rows of these people among the
 retained and the calibration rows, and asked about them in unseen views and held-out wordings.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from eraser_lib.baselines.detector import EMBEDDING, RULES, embed
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.records import Question
-from eraser_lib.experiments import gates
+from eraser_lib.experiments import curved, gates
 from eraser_lib.experiments.activations import Activations, join, read_activations
 from eraser_lib.experiments.closed import Reading, features
 from eraser_lib.experiments.methods import Decision
@@ -107,18 +107,20 @@ def draws(people: Sequence[Person], size: int, *, seed: int = 0) -> list[list[Pe
     return [shuffled[start : start + size] for start in range(0, len(shuffled) - size + 1, size)]
 
 
-def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, reading: Reading, rule: str) -> pd.DataFrame:
-    """Erase one set: one row per unseen question about it and per kept question, opened or not by gate and detector.
+def play(
+    lottery: Lottery, group: Sequence[Person], decision: Decision, quadratic: Decision, *, reading: Reading, rule: str
+) -> pd.DataFrame:
+    """Erase one set: one row per unseen question about it and per kept question, opened or not by each of `RIVALS`.
 
-    `reading` and `rule` are those of the detector. Columns: `person, modality, task, subset` (`test` for the set's own
-    people), `gate, detector` (bool).
+    `decision` and `quadratic` are those of the two gates, `reading` and `rule` those of the detector. Columns: `person,
+    modality, task, subset` (`test` for the set's own people), and `RIVALS` (bool).
     """
     gone = {person.id for person in group}
     own = lottery.erasing(group)
-    gate = fit_gate(own, decision)
     detector = RULES[rule](features(own.forget.read, reading), features(own.retain.read, reading))
     values: dict[str, Callable[[Rows], Tensor]] = {
-        "gate": lambda rows: gates.gate_values(gate, join(rows.read, decision.layers)),
+        "gate": _values(fit_gate(own, decision), decision),
+        "quadratic": _values(fit_gate(own, quadratic), quadratic),
         "detector": lambda rows: detector(features(rows.read, reading)),
     }
     asked = [*own.unseen.questions, *own.kept.questions]
@@ -133,24 +135,31 @@ def play(lottery: Lottery, group: Sequence[Person], decision: Decision, *, readi
     return table
 
 
+def _values(gate: Gate, decision: Decision) -> Callable[[Rows], Tensor]:
+    return lambda rows: gates.gate_values(gate, join(rows.read, decision.layers))
+
+
 def fit_gate(own: Lottery, decision: Decision) -> Gate:
-    """The gate of the study on one set: `own` as `Lottery.erasing` leaves it."""
+    """A gate of the study on one set, linear or quadratic: `own` as `Lottery.erasing` leaves it."""
     fit = {"forget": own.forget, "retain": own.retain}
+    if decision.solver.startswith(curved.SOLVER):
+        return curved.fit_gate(decision, {name: rows.read for name, rows in fit.items()})
     return gates.fit_joined(
         decision.solver, {name: rows.read for name, rows in fit.items()},
         {name: rows.questions for name, rows in fit.items()}, decision.layers,
     )  # fmt: skip
 
 
+RIVALS = ("gate", "quadratic", "detector")
 SUBSETS = ("test", "retain", "celebrity")
 
 
 def by_set(played: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    """One row per set: share opened of its own prompts, by kind, and of kept ones, for gate and detector."""
+    """One row per set: share opened of its own prompts, by kind, and of kept ones, for each of `RIVALS`."""
     rows = []
     for number, table in played.items():
         row: dict[str, Any] = {"set": number, "people": table[table["subset"] == "test"]["person"].nunique()}
-        for name in ("gate", "detector"):
+        for name in RIVALS:
             shares = table.groupby("subset")[name].mean()
             row |= {f"{name}_{subset}": float(shares.get(subset, float("nan"))) for subset in SUBSETS}
             kinds = table[table["subset"] == "test"].groupby("modality")[name].mean()
@@ -171,7 +180,7 @@ def overview(table: pd.DataFrame, *, enough: float = 0.9) -> pd.DataFrame:
     Columns: `method, asked, mean, sd, least, most`, and `enough`, the share of sets in which at least so many open.
     """
     rows = []
-    for method in ("gate", "detector"):
+    for method in RIVALS:
         for name, asked in ASKED.items():
             values = table[f"{method}_{name}"].dropna()
             rows.append({
@@ -200,7 +209,7 @@ def by_person(played: Mapping[int, pd.DataFrame], people: Sequence[Person]) -> p
         rows.append({
             "person": person.id, "set": int(mine["set"].iloc[0]), "opened": float(mine["gate"].mean()),
             "opened_vqa": float(kinds.get("vqa", float("nan"))), "opened_qa": float(kinds.get("qa", float("nan"))),
-            "detector": float(mine["detector"].mean()),
+            **{name: float(mine[name].mean()) for name in RIVALS[1:]},
             "look_alike": 10 - min(person.genotype.distance(other.genotype) for other in others),
             "first_name": first[person.name.split()[0]] - 1, "last_name": last[person.name.split()[-1]] - 1,
         })  # fmt: skip

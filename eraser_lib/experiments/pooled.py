@@ -17,13 +17,16 @@ from eraser_lib.baselines.detector import EMBEDDING, RULES
 from eraser_lib.baselines.leace import Leace
 from eraser_lib.bench.people import Person
 from eraser_lib.direction import Direction
-from eraser_lib.experiments import closed, methods
+from eraser_lib.eraser import Eraser
+from eraser_lib.experiments import closed, curved, methods
 from eraser_lib.experiments.lottery import Lottery, draws, fit_gate
 from eraser_lib.experiments.sets import practice_people
 from eraser_lib.experiments.study import Study
 from eraser_lib.threshold import calibrate
 
 METHODS = ("mllmeraser", "mllmeraser_published", "constant", "leace", "detector")
+LATER = (curved.METHOD,)
+"""Made after the tests of the others were seen, and no part of their family; as in `contest.LATER`."""
 
 
 def disjoint_sets(study: Study, count: int, *, seed: int = 0) -> list[list[Person]]:
@@ -39,11 +42,13 @@ def disjoint_sets(study: Study, count: int, *, seed: int = 0) -> list[list[Perso
 
 
 def erase(
-    own: Lottery, directions: Mapping[str, Direction], choice: Mapping[str, Any], scrubber: Leace
-) -> dict[str, Any]:
+    own: Lottery, directions: Mapping[str, Direction], choice: Mapping[str, Any], scrubber: Leace,
+    quadratic: methods.Decision,
+) -> dict[str, Any]:  # fmt: skip
     """Method -> what attaches to the model, for one set.
 
-    `own`: as `Lottery.erasing` leaves it, read at every block; `choice`: of 06_select; `scrubber`: of 09_closed.
+    `own`: as `Lottery.erasing` leaves it, read at every block; `choice`: of 06_select; `scrubber`: of 09_closed;
+    `quadratic`: of 18_quadratic.
     """
     push, decision = methods.Push(**choice["push"]), methods.Decision(**choice["decision"])
     forget, retain = (
@@ -51,9 +56,13 @@ def erase(
     )
     calibration = {name: rows.read for name, rows in own.calibration.items()}
     known = dict(directions)
-    eraser, _ = methods.corrected(push, decision, fit_gate(own, decision), calibration, known, known["answer"])
+
+    def gated(decided: methods.Decision) -> Eraser:
+        return methods.corrected(push, decided, fit_gate(own, decided), calibration, known, known["answer"])[0]
+
     return {
-        "mllmeraser": eraser,
+        "mllmeraser": gated(decision),
+        curved.METHOD: gated(quadratic),
         "mllmeraser_published": methods.published(forget, retain, known["multimodal"], choice["published"]),
         "constant": methods.constant(replace(push, strength=choice["constant"]), known, known["answer"]),
         "leace": scrubber.fit(forget, retain, closed.names(own.forget.questions)),

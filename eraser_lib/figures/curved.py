@@ -5,9 +5,11 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eraser_lib.plotting import INK, PALETTE, SUBSET_COLOURS, canvas
+from eraser_lib.plotting import INK, SUBSET_COLOURS, canvas
 
-PRACTICE = {"opened": ("erased for practice", PALETTE[0]), "kept_opened": ("who stay", SUBSET_COLOURS["retain"])}
+PRACTICE = {
+    "opened": ("erased for practice", SUBSET_COLOURS["test"]), "kept_opened": ("who stay", SUBSET_COLOURS["retain"]),
+}  # fmt: skip
 TEST = {
     "test": "forgotten", "retain": "retained", "celebrity": "celebrities", "same_photo": "colours on their pictures",
     "stranger": "strangers",

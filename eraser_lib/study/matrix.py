@@ -151,9 +151,9 @@ KINDS: tuple[Kind, ...] = (
         logs=("mllmeraser_quadratic",),
         minutes=6,
     ),
-    # the gate and the detector that were chosen at 5 %
-    Kind(name="10_lottery", over=("model",), needs=("06_select", "09_closed"), minutes=6, memory_mb=5000),
-    Kind(name="13_pooled", over=("model",), needs=("06_erase", "09_closed"), minutes=8, memory_mb=5000),
+    # the gates and the detector that were chosen at 5 %
+    Kind(name="10_lottery", over=("model",), needs=("09_closed", "18_quadratic"), minutes=6, memory_mb=5000),
+    Kind(name="13_pooled", over=("model",), needs=("09_closed", "18_quadratic"), minutes=8, memory_mb=5000),
     Kind(
         name="14_cookbook",
         over=("model",),

@@ -119,7 +119,7 @@ def test_with_more_people_a_choice_is_read_after_as_many_steps_and_as_many_passe
 
     monkeypatch.setattr(quiet, "unlearn", unlearn)
     monkeypatch.setattr(quiet, "asked", lambda _: [])
-    monkeypatch.setattr(quiet, "fit_sets", lambda *_, **__: {"forget": general_questions(10, "fit"), "retain": []})
+    monkeypatch.setattr(quiet, "fit_sets", lambda *_, **__: {"forget": general_questions(40, "fit"), "retain": []})
     monkeypatch.setattr(Study, "quick", quick)
     monkeypatch.setattr(Study, "fluency", lambda _: {"reference_floor": -1.0, "truth_ratios": True})
     monkeypatch.setattr(Study, "world", SimpleNamespace(roles=lambda split: {"forget": [split]}))

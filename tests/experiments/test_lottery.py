@@ -15,10 +15,12 @@ from eraser_lib.bench.world import make_world
 from eraser_lib.experiments import lottery
 from eraser_lib.experiments.lottery import Lottery, Rows
 from eraser_lib.experiments.methods import Decision
+from eraser_lib.quadratic import QuadraticGate, gaussian_gate
 from eraser_lib.sites import HookSite
 
 SITE, WIDTH = HookSite(0, "output"), 48
 DECISION = Decision((0,), "person:ridge_bias", 0.05)
+CURVED = Decision((0,), "gaussian:8", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +66,22 @@ def test_everybody_is_drawn_once(people: list[Person]) -> None:
 
 def test_a_set_opens_for_its_people_and_not_for_others(opened: Lottery, people: list[Person]) -> None:
     group = [*people[:2], *people[8:10], people[20]]  # of the fit, of the calibration, of the test people
-    table = lottery.play(opened, group, DECISION, reading=(0,), rule="1 nearest")
+    table = lottery.play(opened, group, DECISION, CURVED, reading=(0,), rule="1 nearest")
     mine = table[table["subset"] == "test"]
     assert set(mine["person"]) == {person.id for person in group}
-    assert mine["gate"].mean() > 0.9 and mine["detector"].mean() > 0.9
+    assert all(mine[name].mean() > 0.9 for name in lottery.RIVALS)
     others = table[table["subset"] == "retain"]
     assert set(others["person"]) == {person.id for person in people[21:]}, "who is erased is not kept as well"
     assert others["gate"].mean() < 0.3
+
+
+def test_the_solver_of_a_decision_says_which_gate_is_fitted(opened: Lottery, people: list[Person]) -> None:
+    own = opened.erasing(people[:3])
+    assert lottery.fit_gate(own, DECISION).rank == 3, "one request per person"
+    found = lottery.fit_gate(own, CURVED)
+    wanted = gaussian_gate(own.forget.read[SITE], own.retain.read[SITE], curves=8)
+    assert isinstance(found, QuadraticGate)
+    assert torch.equal(found(own.unseen.read[SITE].double()), wanted(own.unseen.read[SITE].double()))
 
 
 def test_the_rows_of_a_set_leave_fit_and_calibration(opened: Lottery, people: list[Person]) -> None:
@@ -84,7 +95,7 @@ def test_the_rows_of_a_set_leave_fit_and_calibration(opened: Lottery, people: li
         return Rows(found.questions, {SITE: torch.where(mine, torch.full((), 1e3), found.read[SITE])})
 
     def play(found: Lottery) -> pd.DataFrame:
-        return lottery.play(found, group, DECISION, reading=(0,), rule="5 nearest")
+        return lottery.play(found, group, DECISION, CURVED, reading=(0,), rule="5 nearest")
 
     changed = replace(
         opened, retain=poisoned(opened.retain), calibration={"people": poisoned(opened.calibration["people"])}
@@ -100,7 +111,7 @@ def played(people: list[Person], shares: dict[int, float]) -> dict[int, pd.DataF
             for question in range(4):
                 yes = modality == "qa" or question < 4 * share
                 found.append({"person": people[number].id, "modality": modality, "task": "cloze", "subset": "test",
-                              "gate": yes, "detector": True})  # fmt: skip
+                              "gate": yes, "quadratic": yes, "detector": True})  # fmt: skip
     found.append({**found[0], "subset": "retain", "person": "x", "gate": False})
     return {3: pd.DataFrame(found)}
 
@@ -109,6 +120,7 @@ def test_sets_and_people_by_hand(people: list[Person]) -> None:
     tables = played(people, {0: 0.5, 1: 1.0})
     (row,) = lottery.by_set(tables).to_dict("records")
     assert (row["set"], row["people"], row["gate_test"], row["gate_vqa"], row["gate_qa"]) == (3, 2, 14 / 16, 0.75, 1)
+    assert row["quadratic_vqa"] == 0.75, "each rival has its own columns"
     assert row["gate_retain"] == 0 and row["detector_test"] == 1 and row["gate_celebrity"] != row["gate_celebrity"]
     overview = lottery.overview(pd.DataFrame([row, row | {"gate_vqa": 0.95}])).set_index(["method", "asked"])
     pictures = overview.loc["gate", "forgotten people, pictures"]

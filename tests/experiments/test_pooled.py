@@ -48,7 +48,7 @@ def answers(study: Study) -> pd.DataFrame:
     logs = []
     for group in drawn:
         own = read.erasing(group)
-        erasers = pooled.erase(own, directions, choice, Leace((1,), "person"))
+        erasers = pooled.erase(own, directions, choice, Leace((1,), "person"), Decision((1, 2), "gaussian:4", 0.2))
         logs.append(pooled.answers(study, own, erasers, (), "1 nearest", 0.2))
     return pooled.numbered(logs)
 
@@ -77,7 +77,7 @@ def test_erasing_moves_people_from_kept_to_forgotten(study: Study) -> None:
 
 
 def test_every_method_answers_the_same_questions_about_every_set(answers: pd.DataFrame) -> None:
-    assert set(answers["method"]) == {"vanilla", *pooled.METHODS}
+    assert set(answers["method"]) == {"vanilla", *pooled.METHODS, *pooled.LATER}
     asked = answers.groupby("method")["id"].apply(sorted)
     assert all(ids == asked.iloc[0] for ids in asked) and len(set(asked.iloc[0])) == len(asked.iloc[0])
     counts = answers.groupby(["set", "method", "subset"]).size()
