@@ -151,6 +151,7 @@ KINDS: tuple[Kind, ...] = (
         logs=("mllmeraser_quadratic",),
         minutes=6,
     ),
+    Kind(name="19_score", over=("model", "split"), needs=("18_quadratic",), minutes=6),
     # the gates and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("09_closed", "18_quadratic"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("09_closed", "18_quadratic"), minutes=8, memory_mb=5000),
