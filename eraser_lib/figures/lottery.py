@@ -38,6 +38,7 @@ def lottery_dots(table: pd.DataFrame) -> Figure:
         axes[0, 1].set_title("everybody else")
         axes[0, 0].set_ylabel("share of prompts opened")
         axes[0, 1].axhline(0.01, color=MUTED, linewidth=1, linestyle=":")
+        axes[0, 1].set_ylim(top=1.3 * axes[0, 1].get_ylim()[1])  # room for the names, which marks stood beside
         for place, (name, (method, _)) in enumerate(methods.items()):
             axes[0, 1].annotate(f"{name} gate" if name == "quadratic" else name, (0.98, 0.94 - 0.07 * place),
                                 xycoords="axes fraction", ha="right",
