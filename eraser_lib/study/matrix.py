@@ -100,14 +100,19 @@ KINDS: tuple[Kind, ...] = (
     # after 06_erase, which sets the floor of fluency
     *(
         Kind(
-            name=f"08_fluent_{method}",
-            over=("model",),
-            needs=(f"08_tune_{method}", "06_erase"),
-            notebook="08_fluent",
+            name=f"08_{what}_{method}",
+            over=over,
+            needs=(f"08_{before}_{method}", "06_erase"),
+            notebook=f"08_{what}",
             parameters={"method": method},
-            minutes=15,
+            minutes=minutes,
         )
         for method in BABBLING
+        # found with ten people, then with more to forget
+        for what, before, over, minutes in (
+            ("fluent", "tune", ("model",), 15),
+            ("quiet", "fluent", ("model", "split"), 8),
+        )
     ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
     Kind(
@@ -117,18 +122,7 @@ KINDS: tuple[Kind, ...] = (
         logs=("detector", "leace", "manu"),
         minutes=11,
     ),
-    # with more people to forget; LEACE at every share, since it has a search of its own at each
-    *(
-        Kind(
-            name=f"08_quiet_{method}",
-            over=("model", "split"),
-            needs=(f"08_fluent_{method}", "06_erase"),
-            notebook="08_quiet",
-            parameters={"method": method},
-            minutes=8,
-        )
-        for method in BABBLING
-    ),
+    # at every share, since LEACE has a search of its own at each
     Kind(
         name="08_quiet_leace",
         over=("model", "split"),
