@@ -1,9 +1,9 @@
 """When does a linear null space stop working? Fewer dimensions of the stream, more people who must be left alone.
 
-A narrower model would have to be trained. Here the streams of the model at hand are seen through fewer dimensions, by
-random orthonormal projections: what a gate loses is what linear algebra costs it, and not what a smaller model would
-fail to learn. The question is that of any null-space rule (MLLMEraser, arXiv 2510.04217): retained activations fill the
-stream, and the space that they leave shrinks.
+The streams of the model at hand are seen through fewer dimensions, by random orthonormal projections: what a gate loses
+is what linear algebra costs it, and not what a narrower model would fail to learn or learn otherwise (for models that
+were trained with a narrower stream see `sizes`). The question is that of any null-space rule (MLLMEraser, arXiv
+2510.04217): retained activations fill the stream, and the space that they leave shrinks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eraser_lib.experiments import gates
+from eraser_lib.experiments import curved, gates
 from eraser_lib.experiments.ablate import Bench
 from eraser_lib.experiments.activations import Activations
 from eraser_lib.experiments.methods import Decision
@@ -64,9 +64,11 @@ def narrowed(bench: Bench, layers: Sequence[int], basis: Tensor | None, people: 
 def width_table(
     bench: Bench, decision: Decision, *, widths: Sequence[int] = WIDTHS, people: Sequence[int] = PEOPLE, seeds: int = 3
 ) -> pd.DataFrame:
-    """The gate of the study and the hard null space at its last block, over width and number of retained people.
+    """The gate of the study, two Gaussians on its blocks, and the hard null space at its last block.
 
-    Columns: `solver` (`decision` or `hard`), `width`, `people`, `seed` of the projection, `free` (see
+    Each over width and number of retained people.
+
+    Columns: `solver` (`decision`, `gaussian` or `hard`), `width`, `people`, `seed` of the projection, `free` (see
     `free_dimensions`, at the last block), and those of `Bench.judge`. The full width has one seed, for nothing is
     drawn. The hard solver is missing where its projector leaves nothing.
     """
@@ -82,16 +84,20 @@ def width_table(
 
 
 def _judged(bench: Bench, decision: Decision, about: dict[str, Any]) -> list[dict[str, Any]]:
-    last = decision.layers[-1]
-    about = {**about, "free": free_dimensions(bench.read["fit"]["retain"][HookSite(last, "output")])}
-    rows = []
-    for name, solver, layers in (("decision", decision.solver, tuple(decision.layers)), ("hard", "hard", (last,))):
-        try:
-            gate = gates.fit_joined(solver, bench.read["fit"], bench.rows, layers)
-        except ValueError:  # nothing is left to read
-            continue
-        rows.append(bench.judge(gate, layers, solver=name, **about))
-    return rows
+    layers, last = tuple(decision.layers), (decision.layers[-1],)
+    fit = bench.read["fit"]
+    about = {**about, "free": free_dimensions(fit["retain"][HookSite(last[0], "output")])}
+    found = curved.told_apart(fit, layers)
+    gate = gates.fit_joined(decision.solver, fit, bench.rows, layers)
+    rows = [
+        bench.judge(gate, layers, solver="decision", **about),
+        bench.judge(found.gate(len(found.origin)), layers, solver="gaussian", **about),
+    ]
+    try:
+        gate = gates.fit_joined("hard", fit, bench.rows, last)
+    except ValueError:  # nothing is left to read
+        return rows
+    return [*rows, bench.judge(gate, last, solver="hard", **about)]
 
 
 def free_dimensions(retain: Tensor, energy: float = ENERGY) -> int:
