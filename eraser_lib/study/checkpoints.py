@@ -23,7 +23,7 @@ WORLD_CODE = "from eraser_lib.bench.world import write_world"
 RAN = ("device", "machine", "torch", "threads")
 """What a manifest repeats of ``training.json``: where the model was trained, and with what."""
 
-SHIPPED = "checkpoints/tiny"
+SHIPPED = ("checkpoints/tiny", "checkpoints/tiny-64", "checkpoints/tiny-128")
 """Checkpoints that are committed; all others are made by whoever runs their preset."""
 
 
@@ -98,12 +98,13 @@ def require(preset: Preset) -> None:
     found = problems(preset)
     if not found:
         return
-    if preset.checkpoints == SHIPPED:
+    again = "make models" if preset.study == "tiny" else f"make models PRESET={preset.name}"
+    if preset.checkpoints in SHIPPED:
         begin = f"The checkpoints of preset {preset.name!r} do not belong to this code"
-        mend = "Rebuild them with 'make models', or restore the committed ones with git."
+        mend = f"Rebuild them with '{again}', or restore the committed ones with git."
     else:
         begin = f"Preset {preset.name!r} has no models that it could run"
-        mend = f"Make them with 'make models PRESET={preset.name}'"
+        mend = f"Make them with '{again}'"
         mend += ", or put fine-tuned checkpoints of your own there." if fine_tuned(preset) else "."
     raise StudyError("\n  ".join([f"{begin}:", *found]) + f"\n{mend}")
 

@@ -40,7 +40,9 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
     # where a run lies changes nothing about its numbers, and results/ must compare equal to runs/
     parameters = {name: value for name, value in job.parameters.items() if name != "out"}
     branches = job.branches if preset.checkpoints else ()
+    others = {"studies": results_hashes(parameters["studies"], base / "results")} if job.kind.studies else {}
     return {
+        **others,
         "notebook": job.notebook,
         "parameters": parameters,
         "settings": sha256(canonical(dict(preset.settings))),
@@ -56,6 +58,20 @@ def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) ->
     if not files:
         return None
     return sha256("".join(f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files))
+
+
+COMPARED = ("summary.csv", "figures/*/*.json")
+"""What a job may read of the committed results of another study: numbers, no pictures and no times."""
+
+
+def results_hashes(names: Iterable[str], folder: Path) -> dict[str, str | None]:
+    """Preset -> one fingerprint of its committed numbers (`COMPARED`); ``None`` where there are none."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        files = sorted(path for pattern in COMPARED for path in (folder / name).glob(pattern))
+        lines = [f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files]
+        found[name] = sha256("".join(lines)) if lines else None
+    return found
 
 
 @cache
@@ -102,6 +118,8 @@ def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         reasons.append("the preset's settings changed")
     if manifest.get("checkpoint") != now["checkpoint"]:
         reasons.append("the checkpoints changed")
+    read, there = manifest.get("studies", {}), now.get("studies", {})
+    reasons += [f"results/{name} changed" for name in sorted({*read, *there}) if read.get(name) != there.get(name)]
     return reasons
 
 
@@ -143,6 +161,7 @@ def write(
             "settings": made_from["settings"],
             "sources": made_from["sources"],
             "checkpoint": made_from["checkpoint"],
+            **({"studies": made_from["studies"]} if "studies" in made_from else {}),
             "world": world_hash(preset, folder),
             **provenance(preset.device),
             "seconds": round(seconds, 1),

@@ -38,6 +38,8 @@ class Kind:
     """methods whose logs it writes"""
     code: tuple[str, ...] = ()
     """imports that stand for code which the notebook runs as a command, and does not import"""
+    studies: tuple[str, ...] = ()
+    """presets whose committed results it reads: the notebook's ``studies``, and part of what it is made from"""
     minutes: float = 2.0
     """expected time on one core, for the first estimate of the time left and for batch systems"""
     memory_mb: int = 3000
@@ -46,7 +48,7 @@ class Kind:
 
 TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
-BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu")
+BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
 
 KINDS: tuple[Kind, ...] = (
@@ -146,6 +148,15 @@ KINDS: tuple[Kind, ...] = (
         minutes=6,
     ),
     Kind(name="19_score", over=("model", "split"), needs=("18_quadratic",), minutes=6),
+    # what models of other sizes showed, which presets of their own train and ask
+    Kind(
+        name="20_sizes",
+        over=(),
+        needs=("06_erase", "15_width"),
+        checkpoints=(),
+        studies=("tiny-64", "tiny-128"),
+        minutes=0.3,
+    ),
     # the gates and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("09_closed", "18_quadratic"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("09_closed", "18_quadratic"), minutes=8, memory_mb=5000),
@@ -263,6 +274,8 @@ def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earli
         parameters["model"] = model
     if split is not None:
         parameters["split"] = split
+    if kind.studies:
+        parameters["studies"] = list(kind.studies)
     given = {**kind.parameters, **preset.parameters.get(notebook, {}), **preset.parameters.get(kind.name, {})}
     return Job(
         name=f"{model or 'all'}-{split or 'all'}-{kind.name}",

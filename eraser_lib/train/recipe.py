@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,6 @@ GPU = Recipe(
     choice_steps=((700, 450), (700, 450, 450)), rows=64, lr=1e-3,
 )  # fmt: skip
 """As many people as MLLMU-Bench has, and models of 64 and 70 million weights: minutes on one large GPU."""
-RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO, "gpu": GPU}
+WIDTHS: dict[str, Recipe] = {f"tiny-{width}": replace(TINY, hidden=width) for width in (64, 128, 512)}
+"""`tiny` with a stream of another width, and nothing else changed: for the question when a null space runs out."""
+RECIPES: dict[str, Recipe] = {"tiny": TINY, "micro": MICRO, "gpu": GPU, **WIDTHS}

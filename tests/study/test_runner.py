@@ -140,6 +140,38 @@ def test_every_kind_of_staleness_is_named() -> None:
     ]
 
 
+def test_results_that_a_job_reads_are_part_of_what_it_is_made_from(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert manifest.results_hashes(["a", "b"], tmp_path) == {"a": None, "b": None}
+    write("a/summary.csv", "1")
+    write("a/figures/llava/width.json", "{}")
+    first = manifest.results_hashes(["a"], tmp_path)
+    write("a/figures/llava/width.svg", "a picture")
+    write("a/manifests/x.json", "a time")
+    assert manifest.results_hashes(["a"], tmp_path) == first
+    write("a/figures/llava/width.json", '{"auc": 1}')
+    assert manifest.results_hashes(["a"], tmp_path) != first
+    then = {"sources": {"notebook": "n", "modules": {}}, "settings": "s", "checkpoint": None}
+    now = {**then, "notebook": "x", "parameters": {}, "studies": {"a": "2"}}
+    assert manifest.stale_reasons({**then, "studies": {"a": "2"}}, now) == []
+    assert manifest.stale_reasons({**then, "studies": {"a": "1"}}, now) == ["results/a changed"]
+    assert manifest.stale_reasons(then, now) == ["results/a changed"], "one that had read none"
+
+
+def test_only_a_job_that_compares_studies_is_told_of_them() -> None:
+    jobs = matrix.jobs(preset.load("tiny-full"))
+    told = {name: job.parameters["studies"] for name, job in jobs.items() if "studies" in job.parameters}
+    assert told == {"all-all-20_sizes": ["tiny-64", "tiny-128"]}
+    assert set(manifest.inputs(jobs["all-all-20_sizes"], preset.load("tiny-full"))["studies"]) == {
+        "tiny-64",
+        "tiny-128",
+    }
+    assert "studies" not in manifest.inputs(jobs["llava-5-15_width"], preset.load("tiny-full"))
+
+
 def test_new_weights_change_the_fingerprint_of_the_branches_that_a_job_reads(tmp_path: Path) -> None:
     def fingerprint(model: str | None, *branches: str) -> str | None:
         return manifest.checkpoint_hash(tmp_path, model, branches or ("vanilla",))

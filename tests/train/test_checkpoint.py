@@ -115,6 +115,12 @@ def test_an_unknown_branch_is_an_error(tmp_path: Path) -> None:
         models.train_branch("llava", "retain", MICRO, tmp_path)
 
 
+def test_recipes_of_other_widths_differ_from_tiny_in_nothing_else() -> None:
+    for width in (64, 128, 512):
+        assert replace(RECIPES[f"tiny-{width}"], hidden=RECIPES["tiny"].hidden) == RECIPES["tiny"]
+        assert RECIPES[f"tiny-{width}"].hidden == width
+
+
 def test_the_digest_of_a_recipe_tells_every_number() -> None:
     assert RECIPES["tiny"].digest() == Recipe().digest()
     digests = {MICRO.digest()}
