@@ -49,22 +49,31 @@ def prompts(model: Any, batch: int, width: int) -> dict[str, Any]:
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
 
 
-def prefill(model: Any, inputs: dict[str, Any]) -> Any:
-    """One forward pass over the prompts, with a cache, as `generate` begins."""
-    return model(**inputs, use_cache=True, logits_to_keep=1)
+def prefill(call: Any, inputs: dict[str, Any]) -> Any:
+    """One forward pass over the prompts, with a cache, as `generate` begins. `call`: the model, or a way through it."""
+    return call(**inputs, use_cache=True, logits_to_keep=1)
+
+
+def caller(model: Any, opened: Any) -> Any:
+    """What is to be called while a rival is `opened`: the model itself, or the library that it goes through."""
+    return opened.call if isinstance(opened, rivals.Through) else model
 
 
 def timed(
     model: Any, inputs: dict[str, Any], attach: Callable[[], AbstractContextManager[Any]], *, steps: int
 ) -> tuple[float, float]:
-    """Seconds of one prefill, and of one decoding step after it, the mean over `steps`; attaching is not counted."""
-    with attach():
+    """Seconds of one prefill, and of one decoding step after it, the mean over `steps`; attaching is not counted.
+
+    No decoding (NaN) where a library is called in the place of the model.
+    """
+    with attach() as opened:
+        call = caller(model, opened)
         out: Any = None
         mask = inputs["attention_mask"]
 
         def begin() -> None:
             nonlocal out
-            out = prefill(model, inputs)
+            out = prefill(call, inputs)
 
         def go_on() -> None:
             nonlocal mask
@@ -73,6 +82,8 @@ def timed(
                 model(input_ids=token, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
 
         first = timing.seconds(begin, model.device)
+        if call is not model:
+            return first, float("nan")
         token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
         return first, timing.seconds(go_on, model.device) / steps
 
@@ -84,8 +95,8 @@ def alike(model: Any, found: dict[str, rivals.Attach], inputs: dict[str, Any]) -
     """
 
     def logits(name: str) -> torch.Tensor:
-        with found[name]():
-            return model(**inputs, logits_to_keep=1).logits.float()
+        with found[name]() as opened:
+            return prefill(caller(model, opened), inputs).logits.float()
 
     wanted = logits("bare hook")
     effect = (wanted - logits("unsteered")).abs().mean()
@@ -130,7 +141,7 @@ def speed(
             times = timing.rounds(calls, max(5, count // 2) if few else count, warm=1 if few else 2)
             rows = []
             for column, phase in enumerate(("prefill", "decode")):
-                own = {name: found[:, column] for name, found in times.items()}
+                own = {name: found[:, column] for name, found in times.items() if not np.isnan(found[:, column]).any()}
                 shared = {"layers": blocks, "batch": batch, "phase": phase, "unit": "s"}
                 rows += compare(own, {**shared, "shape": f"{width} tokens"})
                 if phase == "prefill":
@@ -174,12 +185,12 @@ def memory(model: Any, *, batch: int, width: int) -> list[dict[str, Any]]:
         if model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            with attach():
-                prefill(model, inputs)
+            with attach() as opened:
+                prefill(caller(model, opened), inputs)
             found[name] = torch.cuda.max_memory_allocated() - before
         else:
-            with LiveBytes() as live, attach():
-                prefill(model, inputs)
+            with LiveBytes() as live, attach() as opened:
+                prefill(caller(model, opened), inputs)
             found[name] = live.peak
     return [
         {"shape": f"{width} tokens", "method": name, "layers": len(find_decoder(model).layers), "batch": batch,
@@ -228,7 +239,7 @@ def write(
     keys = ["machine", "model", *(SETTING if part else [])]
     replace_rows(TABLE, new, keys=keys, columns=COLUMNS, digits=6)
     manifest = read_json(MANIFEST) if MANIFEST.exists() else {}
-    peers = {name: version(name) for name in ("steering-vectors", "repeng")}
+    peers = {name: version(name) for name in rivals.PEERS}
     for model, own in new.groupby("model"):
         about = manifest.setdefault(str(own["machine"].iloc[0]), {})
         before = about.get(str(model), {}) if part else {}

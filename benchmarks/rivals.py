@@ -1,7 +1,7 @@
 """Everything that is timed: our eraser in its modes, the two dense forms, steering libraries, and a bare hook.
 
-Each entry gives a context manager that steers a model while it is open. The vectors are random: arithmetic takes the
-same time on any of them.
+Each entry gives a context manager that steers a model while it is open, or gives a way `Through` a library that steers
+what passes through it. The vectors are random: arithmetic takes the same time on any of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,20 @@ from eraser_lib import Eraser, HookSite, find_decoder
 from eraser_lib.gate import Gate
 
 Attach = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Through:
+    """A library that leaves the model alone, and steers the calls that are made through it.
+
+    Its hooks go on and off with every call, which is what its users pay for a prefill. A decoding loop of one's own is
+    no way to use it, so that none is timed.
+    """
+
+    call: Callable[..., Any]
+    """Takes what the model takes, and returns what it returns."""
+
+
 SMALL = 1e-3
 """Length of the vectors, so that nothing overflows through many blocks."""
 
@@ -59,10 +74,16 @@ def rivals(model: Any, count: int) -> dict[str, Attach]:
         found["steering-vectors"] = lambda: _steering_vectors(model, decoder.module, blocks, vectors.to(weight))
     if importlib.util.find_spec("repeng"):
         found["repeng"] = lambda: _repeng(decoder.module, blocks, vectors.to(weight))
+    if importlib.util.find_spec("pyvene"):
+        found["pyvene"] = lambda: _pyvene(model, decoder.module, blocks, vectors.to(weight))
+    if importlib.util.find_spec("nnsight"):
+        found["nnsight"] = lambda: _nnsight(model, decoder.module, blocks, vectors.to(weight))
     return found
 
 
-ALIKE = ("eraser (constant)", "bare hook", "steering-vectors", "repeng")
+PEERS = ("steering-vectors", "repeng", "pyvene", "nnsight")
+"""Libraries that are compared where they are installed."""
+ALIKE = ("eraser (constant)", "bare hook", *PEERS)
 """Methods that add the same constant vectors to every token: their logits must agree before times are compared."""
 
 
@@ -121,11 +142,54 @@ def _dense(layers: nn.ModuleList, blocks: Sequence[int], like: Tensor, *, per_to
 def _steering_vectors(model: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
     from steering_vectors import SteeringVector
 
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
     vector = SteeringVector(layer_activations=dict(zip(blocks, vectors, strict=True)))
     # its own guess finds the vision tower of Qwen2.5-VL
-    with vector.apply(model, layer_config={"decoder_block": f"{prefix}.layers.{{num}}"}):
+    with vector.apply(model, layer_config={"decoder_block": f"{_path(model, decoder)}.layers.{{num}}"}):
         yield
+
+
+def _path(model: Any, module: nn.Module) -> str:
+    return str(next(name for name, found in model.named_modules() if found is module))
+
+
+@contextmanager
+def _pyvene(model: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[Through]:
+    import pyvene
+
+    prefix = _path(model, decoder)
+    added = [
+        {
+            "component": f"{prefix}.layers[{block}].output",
+            "intervention": pyvene.AdditionIntervention(source_representation=vector, embed_dim=vector.shape[0]),
+        }
+        for block, vector in zip(blocks, vectors, strict=True)
+    ]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    steered = pyvene.IntervenableModel(added, model=model)
+    for parameter in learning:  # it freezes the model for good, and PyTorch multiplies by other kernels then
+        parameter.requires_grad_(True)
+    yield Through(lambda **inputs: steered(inputs)[1])
+
+
+@contextmanager
+def _nnsight(model: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[Through]:
+    from nnsight import NNsight
+
+    net = NNsight(model)
+    prefix = _path(model, decoder).split(".")
+    with net.edit() as (_, edited):
+        inner = edited
+        for part in prefix:
+            inner = getattr(inner, part)
+        for block, vector in zip(blocks, vectors, strict=True):
+            inner.layers[block].output[:] = inner.layers[block].output + vector
+
+    def call(**inputs: Any) -> Any:
+        with edited.trace(**inputs):
+            found = edited.output.save()
+        return found
+
+    yield Through(call)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Nothing is timed here.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def test_every_call_runs_once_a_round_in_changing_order() -> None:
 
 
 def logits(model: torch.nn.Module, attach: rivals.Attach, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad(), attach():
-        found: Tensor = model(**inputs, logits_to_keep=1).logits
+    with torch.no_grad(), attach() as opened:
+        found: Tensor = cost.prefill(cost.caller(model, opened), inputs).logits
     return found
 
 
@@ -91,6 +92,34 @@ def test_a_rival_that_computes_something_else_is_left_out(
         kept = cost.alike(tiny, found, cost.prompts(tiny, 1, 12))
     assert "steering-vectors" not in kept and "eraser (constant)" in kept
     assert "left out: steering-vectors, which computes something else" in capsys.readouterr().out
+
+
+def test_a_library_that_is_called_in_the_place_of_the_model_is_timed_for_its_prefill(tiny: Any) -> None:
+    seen: list[int] = []
+
+    def through(**inputs: Any) -> Any:
+        seen.append(inputs["input_ids"].shape[1])
+        return tiny(**inputs)
+
+    def attach() -> Any:
+        return contextlib.nullcontext(rivals.Through(through))
+
+    with torch.no_grad():
+        first, step = cost.timed(tiny, cost.prompts(tiny, 1, 12), attach, steps=2)
+    assert seen == [12] and first > 0 and np.isnan(step)
+    with torch.no_grad():
+        _, step = cost.timed(tiny, cost.prompts(tiny, 1, 12), contextlib.nullcontext, steps=2)
+    assert step > 0
+
+
+@pytest.mark.parametrize("name", ["pyvene", "nnsight"])
+def test_a_library_adds_what_a_bare_hook_adds(tiny: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(name)
+    monkeypatch.setattr(rivals, "SMALL", 0.5)
+    inputs = cost.prompts(tiny, 2, 12)
+    found = rivals.rivals(tiny, 2)
+    assert torch.allclose(logits(tiny, found[name], inputs), logits(tiny, found["bare hook"], inputs), atol=1e-5)
+    assert not torch.allclose(logits(tiny, found["unsteered"], inputs), logits(tiny, found["bare hook"], inputs))
 
 
 def test_the_dense_fit_is_the_gate_times_the_direction() -> None:
