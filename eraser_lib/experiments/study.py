@@ -81,6 +81,8 @@ class Study:
     """Folder or hub id of MLLMU-Bench in the place of the tiny world; see `eraser_lib.bench.benchmark`."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Branch of this model's checkpoints -> folder or hub id, for what is not in `checkpoints`."""
+    memorised: float = 0.95
+    """Least rate of the memorisation gate; a preset whose models cannot reach it says so."""
     strict: bool = True
     """Whether the memorisation gate stops the study; only the micro preset, whose samples say nothing, is lax."""
 
@@ -274,6 +276,7 @@ def open_study(preset: str, model: str, split: int, *, seed: int = 0, out: str =
         sizes=replace(MICRO_SIZES if micro else Sizes(), **sizes), strict=not micro, device=settings.device,
         dtype=str(settings.settings.get("dtype", "float32")), data=str(settings.settings.get("data", "")),
         elsewhere=settings.settings.get("elsewhere", {}).get(model, {}),
+        memorised=float(settings.settings.get("memorised", Study.memorised)),
     )  # fmt: skip
 
 

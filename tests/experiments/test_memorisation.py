@@ -38,7 +38,7 @@ def log(*, wrong: int = 0, unrefused: int = 0, refused: int = 0, gibberish: int 
 
 
 def test_the_table_has_a_row_for_everything_that_must_be_known() -> None:
-    table = memorisation_table(log())
+    table = memorisation_table(log(), 0.95)
     assert len(table) == 8
     assert set(table["what"]) == {
         *(f"{t}, {m}" for t in ("classification", "cloze", "generation") for m in ("vqa", "qa")),
@@ -46,16 +46,19 @@ def test_the_table_has_a_row_for_everything_that_must_be_known() -> None:
     }  # fmt: skip
     assert (table["rate"] == 1).all()
     assert (table["n"] == 20).all()
-    require_memorisation(table, model="llava")
+    require_memorisation(table, 0.95, model="llava")
 
 
 def test_95_per_cent_pass_and_90_do_not() -> None:
-    one = memorisation_table(log(wrong=1)).set_index("what")
+    one = memorisation_table(log(wrong=1), 0.95).set_index("what")
     assert one.loc["generation, vqa", "rate"] == pytest.approx(0.95)
-    require_memorisation(one.reset_index(), model="llava")
-    two = memorisation_table(log(wrong=2)).set_index("what")
+    require_memorisation(one.reset_index(), 0.95, model="llava")
+    two = memorisation_table(log(wrong=2), 0.95).set_index("what")
     assert two.loc["generation, vqa", "rate"] == pytest.approx(0.9)
     assert two.index[~two["passed"]].tolist() == ["generation, vqa"]
+    lower = memorisation_table(log(wrong=2), 0.9)
+    assert lower["passed"].all(), "a preset may ask for less"
+    require_memorisation(lower, 0.9, model="llava")
 
 
 @pytest.mark.parametrize(
@@ -68,9 +71,9 @@ def test_95_per_cent_pass_and_90_do_not() -> None:
     ],
 )
 def test_the_error_names_the_model_and_shows_the_table(options: dict[str, int], what: str) -> None:
-    table = memorisation_table(log(**options))
+    table = memorisation_table(log(**options), 0.95)
     with pytest.raises(MemorisationError) as raised:
-        require_memorisation(table, model="qwen")
+        require_memorisation(table, 0.95, model="qwen")
     message = str(raised.value)
     assert "vanilla qwen model" in message
     assert "must reach 0.95" in message
