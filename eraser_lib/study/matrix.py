@@ -48,7 +48,7 @@ class Kind:
 
 TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
-BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
+BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
 
 KINDS: tuple[Kind, ...] = (
