@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -32,8 +33,9 @@ def model_row(study: Study) -> dict[str, Any]:
     `width, weights`; `known` and `known_least`, mean and least rate of the memorisation gate over tasks; `blocks,
     solver`; `practice`, share of unseen prompts about people erased for practice that it opens.
     """
-    sizes = {row["what"]: row["value"] for row in _note(study, "architecture", "02_models")["rows"]}
-    known = [row["rate"] for row in _note(study, "memorisation", "02_models")["rows"]]
+    model = replace(study, split=5)  # what is noted of a model has no share, and lies with the smallest
+    sizes = {row["what"]: row["value"] for row in _note(model, "architecture", "02_models")["rows"]}
+    known = [row["rate"] for row in _note(model, "memorisation", "02_models")["rows"]]
     choice = _note(study, f"selection-{study.split}", "06_select")
     chosen = choice["choice"]["decision"]
     return {
