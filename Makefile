@@ -13,7 +13,7 @@ REQUIREMENTS ?= requirements-cpu.txt
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
 TRAIN ?= $(TRAIN_$(PRESET))
 TRAIN_gpu := --recipe gpu --device cuda --workers 3 --threads 1 --jobs 4
-TRAIN_tiny-64 := --recipe tiny-64 --branch vanilla
+TRAIN_tiny-64 := --recipe tiny-64 --family llava --branch vanilla
 TRAIN_tiny-128 := --recipe tiny-128 --branch vanilla
 TRAIN_tiny-512 := --recipe tiny-512 --branch vanilla
 TRAIN_paper := --preset paper

@@ -11,6 +11,7 @@ import pandas as pd
 from eraser_lib.evaluate.log import read_log
 from eraser_lib.experiments.contest import trade
 from eraser_lib.experiments.study import Study, open_study
+from eraser_lib.study import preset as presets
 
 SPLIT = 5
 """Forget share at which models of other sizes are asked."""
@@ -21,10 +22,16 @@ WIDTH = "width of the residual stream"
 def committed(names: Sequence[str], like: Study) -> dict[str, Study]:
     """The committed results of other presets as studies of the model of `like` at `SPLIT`, by name.
 
+    Presets without that model are left out.
+
     Raises:
         StudyError: there is no such preset.
     """
-    return {name: open_study(name, like.model, SPLIT, seed=like.seed, out=f"results/{name}") for name in names}
+    return {
+        name: open_study(name, like.model, SPLIT, seed=like.seed, out=f"results/{name}")
+        for name in names
+        if like.model in presets.load(name).models
+    }
 
 
 def model_row(study: Study) -> dict[str, Any]:

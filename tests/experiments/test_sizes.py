@@ -43,6 +43,11 @@ def test_studies_stand_by_width_and_keep_their_names(like: Study, monkeypatch: p
     assert len(chart.axes) == tables["gates"]["solver"].nunique()
 
 
+def test_presets_without_the_model_are_left_out(like: Study) -> None:
+    assert list(sizes.committed(["tiny-64", "tiny-128"], like)) == ["tiny-128"]
+    assert list(sizes.committed(["tiny-64", "tiny-128"], like.at("llava"))) == ["tiny-64", "tiny-128"]
+
+
 def test_what_is_missing_is_named(like: Study) -> None:
     with pytest.raises(StudyError, match="no preset 'tiny-63'"):
         sizes.committed(["tiny-63"], like)
