@@ -255,7 +255,8 @@ def write(
         if before:
             # one measurement writes several times
             said = {name: value for name, value in before.items() if name not in ("intervals", "earlier")}
-            same = said["settings"] == entry["settings"] and said["git_commit"] == entry["git_commit"]
+            # the oldest entries say no settings
+            same = said.get("settings") == entry["settings"] and said["git_commit"] == entry["git_commit"]
             entry["earlier"] = before.get("earlier", []) + ([] if same else [said])
         about[str(model)] = entry
     write_json(MANIFEST, manifest)
