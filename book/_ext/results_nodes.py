@@ -83,7 +83,7 @@ def bytes_text(value: Any) -> str:
 def record_cell(column: str, record: Mapping[Any, Any], digits: int) -> nodes.paragraph:
     """A cell of a record, with the interval of `<column>_low` and `<column>_high`, where it has them, below."""
     value = record[column]
-    if column in ("method", "baseline"):
+    if column in ("model", "method", "baseline"):
         return text_cell(label(str(value)))
     if column.endswith("_bytes"):
         return text_cell(bytes_text(value))
