@@ -118,7 +118,7 @@ def test_the_study_of_the_paper_is_that_of_the_micro_benchmark_and_more() -> Non
     assert {job.notebook for job in large.values()} == {job.notebook for job in small.values()}
     assert {job.split for job in large.values()} == {None, 5, 10, 15}
     assert {job.memory_mb for job in large.values()} == {96000}
-    assert {job.kind.name for job in large.values() if not job.on_device} == {"01_world", "07_compare"}
+    assert {job.kind.name for job in large.values() if not job.on_device} == {"01_world", "07_compare", "20_sizes"}
     assert large["llava-10-08_npo"].parameters["lora"] == 16
     assert large["llava-10-08_rmu"].parameters["lora"] == 0
     assert not [name for name in large if name.endswith("05_pca") and "-5-" not in name]
