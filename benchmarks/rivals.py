@@ -6,6 +6,7 @@ what passes through it. The vectors are random: arithmetic takes the same time o
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -70,21 +71,10 @@ def rivals(model: Any, count: int) -> dict[str, Attach]:
     found["dense, last token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=False)
     found["dense, every token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=True)
     found["bare hook"] = lambda: _bare(decoder.layers, blocks, vectors.to(weight))
-    if importlib.util.find_spec("steering_vectors"):
-        found["steering-vectors"] = lambda: _steering_vectors(model, decoder.module, blocks, vectors.to(weight))
-    if importlib.util.find_spec("repeng"):
-        found["repeng"] = lambda: _repeng(decoder.module, blocks, vectors.to(weight))
-    if importlib.util.find_spec("pyvene"):
-        found["pyvene"] = lambda: _pyvene(model, decoder.module, blocks, vectors.to(weight))
-    if importlib.util.find_spec("nnsight"):
-        found["nnsight"] = lambda: _nnsight(model, decoder.module, blocks, vectors.to(weight))
+    for name, steered in PEERS.items():
+        if importlib.util.find_spec(name.replace("-", "_")):
+            found[name] = functools.partial(steered, model, decoder.module, blocks, vectors.to(weight))
     return found
-
-
-PEERS = ("steering-vectors", "repeng", "pyvene", "nnsight")
-"""Libraries that are compared where they are installed."""
-ALIKE = ("eraser (constant)", "bare hook", *PEERS)
-"""Methods that add the same constant vectors to every token: their logits must agree before times are compared."""
 
 
 def _vectors(size: int, count: int, seed: int = 0) -> Tensor:
@@ -193,7 +183,7 @@ def _nnsight(model: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Ten
 
 
 @contextmanager
-def _repeng(decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
+def _repeng(_: Any, decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Iterator[None]:
     import numpy
 
     if not hasattr(numpy, "float_"):
@@ -213,3 +203,11 @@ def _repeng(decoder: nn.Module, blocks: Sequence[int], vectors: Tensor) -> Itera
         yield
     finally:
         wrapped.unwrap()
+
+
+PEERS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
+    "steering-vectors": _steering_vectors, "repeng": _repeng, "pyvene": _pyvene, "nnsight": _nnsight,
+}  # fmt: skip
+"""Libraries that are compared where they are installed."""
+ALIKE = ("eraser (constant)", "bare hook", *PEERS)
+"""Methods that add the same constant vectors to every token: their logits must agree before times are compared."""
