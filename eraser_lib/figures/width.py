@@ -41,7 +41,7 @@ def trained_widths(trained: pd.DataFrame, projected: pd.DataFrame, column: str =
     """Models trained with streams of several widths, over random projections of one of them; a row of panels per model.
 
     Both tables have the columns `model, solver, width, people` and `column`: `trained` one row per width, `projected`
-    as many as there were projections, whose mean is a thin broken line. Only solvers that both have are shown.
+    as many as there were projections, whose mean is a thin broken line. The solvers of `trained` are shown.
     """
     solvers = [solver for solver in TITLES if solver in set(trained["solver"])]
     models = list(dict.fromkeys(trained["model"]))

@@ -40,7 +40,7 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
     # where a run lies changes nothing about its numbers, and results/ must compare equal to runs/
     parameters = {name: value for name, value in job.parameters.items() if name != "out"}
     branches = job.branches if preset.checkpoints else ()
-    others = {"studies": results_hashes(parameters["studies"], base / "results")} if job.kind.studies else {}
+    others = {"studies": results_hashes(parameters["studies"], base / "results")} if "studies" in parameters else {}
     return {
         **others,
         "notebook": job.notebook,
@@ -61,7 +61,7 @@ def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) ->
 
 
 COMPARED = ("summary.csv", "figures/*/*.json")
-"""What a job may read of the committed results of another study: numbers, no pictures and no times."""
+"""What a job may read of the committed results of another study: numbers, no pictures and no manifests."""
 
 
 def results_hashes(names: Iterable[str], folder: Path) -> dict[str, str | None]:

@@ -30,7 +30,8 @@ class Kind:
     notebook: str = ""
     """file in ``notebooks/`` without ``.ipynb``; empty means the row's name. Several rows may share a notebook"""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """parameters of the row, on top of ``preset, model, split, seed, out``"""
+    """parameters of the row, on top of ``preset, model, split, seed, out``; ``studies`` names presets whose committed
+    results the notebook reads, which are then a part of what it is made from"""
     checkpoints: tuple[str, ...] = ("vanilla",)
     """branches of the models that the row reads, as patterns (`{split}` is the job's own): new ones then make its jobs
     stale, and only these"""
@@ -38,8 +39,6 @@ class Kind:
     """methods whose logs it writes"""
     code: tuple[str, ...] = ()
     """imports that stand for code which the notebook runs as a command, and does not import"""
-    studies: tuple[str, ...] = ()
-    """presets whose committed results it reads: the notebook's ``studies``, and part of what it is made from"""
     minutes: float = 2.0
     """expected time on one core, for the first estimate of the time left and for batch systems"""
     memory_mb: int = 3000
@@ -154,7 +153,7 @@ KINDS: tuple[Kind, ...] = (
         over=(),
         needs=("06_erase", "15_width"),
         checkpoints=(),
-        studies=("tiny-64", "tiny-128"),
+        parameters={"studies": ["tiny-64", "tiny-128"]},
         minutes=0.3,
     ),
     # the gates and the detector that were chosen at 5 %
@@ -274,8 +273,6 @@ def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earli
         parameters["model"] = model
     if split is not None:
         parameters["split"] = split
-    if kind.studies:
-        parameters["studies"] = list(kind.studies)
     given = {**kind.parameters, **preset.parameters.get(notebook, {}), **preset.parameters.get(kind.name, {})}
     return Job(
         name=f"{model or 'all'}-{split or 'all'}-{kind.name}",
