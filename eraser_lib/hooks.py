@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .sites import Decoder, HookSite, find_decoder, in_order, last_real_token
 
@@ -30,10 +31,9 @@ def _first(values: Any) -> Tensor:
     return values[0] if isinstance(values, tuple) else values
 
 
-@contextmanager
 def _hook(
     decoder: Decoder, site: HookSite, function: Callable[[Tensor], Tensor | None], *, first: bool
-) -> Iterator[None]:
+) -> RemovableHandle:
     """Call `function` on the stream at a site; a tensor that it returns replaces the stream."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,39 +48,41 @@ def _hook(
         return None if stream is None else _replace_first(output, stream)
 
     block = decoder.block(site)
-    handle = (
-        block.register_forward_pre_hook(before, prepend=first, with_kwargs=True)
-        if site.where == "input"
-        else block.register_forward_hook(after, prepend=first)
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
+    if site.where == "input":
+        return block.register_forward_pre_hook(before, prepend=first, with_kwargs=True)
+    return block.register_forward_hook(after, prepend=first)
 
 
 @contextmanager
-def edit(model: nn.Module | Decoder, edits: Mapping[HookSite, Edit]) -> Iterator[None]:
+def _hooked(
+    model: nn.Module | Decoder, functions: Mapping[HookSite, Callable[[Tensor], Tensor | None]], *, first: bool
+) -> Iterator[None]:
+    """Hook all functions at once, for little: steering does so on every call of a model."""
+    decoder = model if isinstance(model, Decoder) else find_decoder(model)
+    handles: list[RemovableHandle] = []
+    try:
+        for site, function in functions.items():
+            handles.append(_hook(decoder, site, function, first=first))
+        yield
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
+
+
+def edit(model: nn.Module | Decoder, edits: Mapping[HookSite, Edit]) -> AbstractContextManager[None]:
     """Replace the residual stream at each site by `edits[site](stream)` while the context is open.
 
     Edits run before every reader at the same site, so `capture` and `output_hidden_states` (at output sites)
     see the edited stream. The model is restored when the context ends, on exceptions too.
     """
-    decoder = model if isinstance(model, Decoder) else find_decoder(model)
-    with ExitStack() as stack:
-        for site, function in edits.items():
-            stack.enter_context(_hook(decoder, site, function, first=True))
-        yield
+    return _hooked(model, edits, first=True)
 
 
-@contextmanager
-def read(model: nn.Module | Decoder, readers: Mapping[HookSite, Callable[[Tensor], None]]) -> Iterator[None]:
+def read(
+    model: nn.Module | Decoder, readers: Mapping[HookSite, Callable[[Tensor], None]]
+) -> AbstractContextManager[None]:
     """Call `readers[site](stream)` with the stream `(B, T, d)` of each site while the context is open."""
-    decoder = model if isinstance(model, Decoder) else find_decoder(model)
-    with ExitStack() as stack:
-        for site, function in readers.items():
-            stack.enter_context(_hook(decoder, site, function, first=False))
-        yield
+    return _hooked(model, readers, first=False)
 
 
 @contextmanager

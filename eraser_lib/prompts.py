@@ -37,6 +37,9 @@ class Call:
     prompt: Tensor | None = None
     """Tokens that belong to the prompt, where the caller said so (labels, declared mask), `(B, width)`."""
 
+    padded: bool = True
+    """Whether some token may be padding: false only where that was known without waiting for a device."""
+
 
 @dataclass
 class Prompt:
@@ -61,6 +64,12 @@ class Prompt:
     whole: bool = True
     """Whether the prefill holds nothing but prompt and padding, as far as the caller said."""
 
+    full: bool = False
+    """Whether the prefill is known to hold prompt tokens alone, so that every row's prompt ends where it ends."""
+
+    everywhere: bool = False
+    """Whether `mask` is known to leave nothing out, so that nobody need look at it."""
+
     amounts: dict[Any, Tensor] = field(default_factory=dict)
     """How much of each direction a row gets, `(B, k)` per site; the key `None` serves all sites."""
 
@@ -82,12 +91,23 @@ class Prompt:
         last, mask = self.last.repeat_interleave(times), self.mask.repeat_interleave(times, dim=0)
         return replace(self, last=last, mask=mask, amounts=amounts)
 
+    def ends(self, call: Call, stream: Tensor) -> Tensor:
+        """The stream `(B, T, d)` of a call at the last prompt token of each row, `(B, d)`."""
+        if self.full and call is self.call:
+            return stream[:, -1].contiguous()
+        rows = torch.arange(call.batch, device=stream.device)
+        return stream[rows, (self.last - call.past).to(stream.device)]
+
     def columns(self, call: Call) -> Tensor:
         """The prompt positions to be patched among the tokens of a call, `(B, call.width)`."""
         after = max(call.past + call.width - self.start - self.width, 0)
         full = pad(self.mask, (max(self.start - call.past, 0), after))
         offset = max(call.past - self.start, 0)
         return full[:, offset : offset + call.width]
+
+    def covers(self, call: Call) -> bool:
+        """Whether every token of a call is patched; told without looking at any tensor."""
+        return self.everywhere and call.past >= self.start and self.holds_all(call)
 
     def steps(self, call: Call) -> Tensor:
         """Generation step of each token of a call, `(B, T)`: 1 for the first generated, below 1 before."""
@@ -123,14 +143,19 @@ def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
         assert columns is not None
         # Candidate tokens of assisted decoding follow the prompt.
         prompt = prompt & (torch.arange(call.width, device=prompt.device) < columns - call.past)
+    whole = call.prompt is None and not followed
+    full = whole and not call.padded  # the common case of one prompt on a CPU, where every small operation counts
     places = torch.arange(call.width, device=prompt.device)
-    last = torch.where(prompt, places, -1).amax(dim=1)
-    if call.prompt is not None and bool((last < 0).any()):
-        raise ValueError(
-            "A row has no prompt token before its first label (or in its declared prompt mask), so there is "
-            "nowhere to read its gate. Set its prompt's labels to -100, or call handle.declare_prompt(mask)."
-        )
-    last = torch.where(last < 0, call.width - 1, last)  # (B,)
+    if full:
+        last = places[-1:].expand(call.batch)
+    else:
+        last = torch.where(prompt, places, -1).amax(dim=1)
+        if call.prompt is not None and bool((last < 0).any()):
+            raise ValueError(
+                "A row has no prompt token before its first label (or in its declared prompt mask), so there is "
+                "nowhere to read its gate. Set its prompt's labels to -100, or call handle.declare_prompt(mask)."
+            )
+        last = torch.where(last < 0, call.width - 1, last)  # (B,)
     mask = prompt
     if scope == "last":
         mask = prompt & (places == last[:, None])
@@ -141,8 +166,8 @@ def begin_prompt(call: Call, scope: str, columns: int | None) -> Prompt:
                 "or mm_token_type_ids (it got embeddings only)."
             )
         mask = prompt & (call.image if scope == "image" else ~call.image)
-    whole = call.prompt is None and not followed
-    return Prompt(call.past, call.width, call.past + last, mask, call, call.past + call.width, whole)
+    end = call.past + call.width
+    return Prompt(call.past, call.width, call.past + last, mask, call, end, whole, full, full and mask is prompt)
 
 
 def size_of_call(decoder: Mapping[str, Any], ids: Tensor | None = None) -> tuple[int, int, int]:
@@ -156,11 +181,30 @@ def size_of_call(decoder: Mapping[str, Any], ids: Tensor | None = None) -> tuple
     return 0 if cache is None else int(cache.get_seq_length()), tokens.shape[0], tokens.shape[1]
 
 
-def describe_call(decoder: Mapping[str, Any], outer: Mapping[str, Any], model: nn.Module, mask: Any) -> Call:
+def padding(
+    decoder: Mapping[str, Any], mask: Any, size: tuple[int, int, int], device: torch.device
+) -> tuple[Tensor, bool]:
+    """Which tokens of a decoder call are real, `(B, T)`, and whether some may be padding, as in `Call`.
+
+    `size`: of `size_of_call`; the other arguments as in `describe_call`.
+    """
+    past, batch, width = size
+    given = decoder.get("attention_mask")
+    if isinstance(mask, Tensor) and not (isinstance(given, Tensor) and given.ndim == 2) and given is not None:
+        given = pad(mask, (0, max(past + width - mask.shape[1], 0)), value=1)[:, : past + width]
+        given = given.repeat_interleave(batch // given.shape[0], dim=0)
+    real = real_tokens(given, batch, width, device)
+    return real, given is not None and not (real.device.type == "cpu" and bool(real.all()))
+
+
+def describe_call(
+    decoder: Mapping[str, Any], outer: Mapping[str, Any], model: nn.Module, mask: Any, *, images: bool = True
+) -> Call:
     """Collect what is known about a decoder call.
 
     `decoder`: the keyword arguments of the decoder; `outer`: those of the whole model, empty when the decoder
-    is called by itself; `mask`: a two-dimensional attention mask for when the decoder got a prepared one.
+    is called by itself; `mask`: a two-dimensional attention mask for when the decoder got a prepared one;
+    `images`: whether anybody will ask which tokens are image tokens.
     """
     ids = outer.get("input_ids")
     if ids is None:
@@ -168,19 +212,17 @@ def describe_call(decoder: Mapping[str, Any], outer: Mapping[str, Any], model: n
     past, batch, width = size_of_call(decoder, ids)
     if ids is not None and tuple(ids.shape) != (batch, width):
         ids = None
-    given = decoder.get("attention_mask")
-    if isinstance(mask, Tensor) and not (isinstance(given, Tensor) and given.ndim == 2) and given is not None:
-        given = pad(mask, (0, max(past + width - mask.shape[1], 0)), value=1)[:, : past + width]
-        given = given.repeat_interleave(batch // given.shape[0], dim=0)
     tokens = decoder["inputs_embeds"] if ids is None else ids
-    call = Call(past, batch, width, real_tokens(given, batch, width, tokens.device), tokens)
+    real, padded = padding(decoder, mask, (past, batch, width), tokens.device)
+    call = Call(past, batch, width, real, tokens, padded=padded)
     call.pixels = outer.get("pixel_values")
-    types = outer.get("mm_token_type_ids")
-    image_token = getattr(getattr(model, "config", None), "image_token_id", None)
-    if types is not None and types.shape[-1] >= width:
-        call.image = types[:, -width:].ne(0)
-    elif ids is not None:
-        call.image = ids.eq(image_token) if image_token is not None else torch.zeros_like(ids, dtype=torch.bool)
+    if images:
+        types = outer.get("mm_token_type_ids")
+        image_token = getattr(getattr(model, "config", None), "image_token_id", None)
+        if types is not None and types.shape[-1] >= width:
+            call.image = types[:, -width:].ne(0)
+        elif ids is not None:
+            call.image = ids.eq(image_token) if image_token is not None else torch.zeros_like(ids, dtype=torch.bool)
     labels = outer.get("labels")
     if labels is not None and tuple(labels.shape) == (batch, width):
         # Teacher forcing: the prompt ends before the first token that counts in the loss.

@@ -29,7 +29,7 @@ from transformers.cache_utils import DynamicLayer
 from .gate import Gate
 from .hooks import check_inputs, edit, read
 from .precision import exact
-from .prompts import Call, Prompt, begin_prompt, describe_call, size_of_call
+from .prompts import Call, Prompt, begin_prompt, describe_call, padding, size_of_call
 from .sites import Decoder, HookSite, find_decoder, in_order, last_real_token
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ class Steering:
         later = eraser.decode_directions or {}
         self._later = {s: later[s].to(v.device) if s in later else v for s, v in self._directions.items()}
         self._gates: dict[HookSite, Gate] = {s: g.to(self._decoder.device(s)) for s, g in eraser.gates.items()}
+        # the same vector for every token, asked or generated: no prompt has to be told from what follows it
+        self._uniform = (
+            eraser.mode == "constant"
+            and eraser.scope == "prompt+generation"
+            and eraser.decode_directions is None
+            and eraser.decode_strength == eraser.decode_decay == 1
+            and all(direction.shape[0] == 1 for direction in eraser.directions.values())
+        )
         self._constant: dict[tuple[HookSite, bool, torch.dtype, torch.device], Tensor] = {}
         self._outer: dict[str, Any] = {}
         self._declared: Tensor | None = None
@@ -113,9 +121,11 @@ class Steering:
             raise TypeError("A steered decoder must be called with keyword arguments only.")
         columns, mask = self._generating or (None, None)
         run = functools.partial(original, **kwargs)
+        if self._uniform and self._declared is None and self._prompt is None:
+            return self._everywhere(run, kwargs, mask)
         if self._is_idle(kwargs):
             return run()
-        call = describe_call(kwargs, self._outer, self._model, mask)
+        call = describe_call(kwargs, self._outer, self._model, mask, images=self.eraser.scope in ("text", "image"))
         if self.eraser.mode == "published":
             return self._published(run, call)
         if self._is_new(call):
@@ -164,6 +174,23 @@ class Steering:
             return call.width <= self._prompt.width
         return not self._prompt.continued_by(call)
 
+    def _everywhere(self, run: Callable[[], Any], kwargs: dict[str, Any], mask: Any) -> Any:
+        """Add the vectors to all tokens of a call but padding."""
+        size = size_of_call(kwargs, self._outer.get("input_ids"))
+        tokens = kwargs["input_ids"] if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
+        real, padded = padding(kwargs, mask, size, tokens.device)
+        self.opened = torch.ones(size[1], dtype=torch.bool, device=tokens.device)
+
+        def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
+            def apply(stream: Tensor) -> Tensor:
+                added = self._push(None, site, stream)
+                return stream + (_only(real[..., None], added) if padded else added)
+
+            return apply
+
+        with edit(self._decoder, {site: edit_at(site) for site in self._directions}):
+            return run()
+
     def _decide(self, run: Callable[[], Any], call: Call, prompt: Prompt, cache: Any) -> Any:
         """Run the prefill of a new prompt: read the gates, fix the amounts, steer."""
         self.gate_values, self.opened = {}, None
@@ -193,8 +220,7 @@ class Steering:
 
     def _read(self, site: HookSite, call: Call, prompt: Prompt, stream: Tensor) -> Tensor:
         """Readings `(B, readings)` of one site's gate at the last prompt token of every row."""
-        rows = torch.arange(call.batch, device=stream.device)
-        return self._gates[site].read(stream[rows, (prompt.last - call.past).to(stream.device)])
+        return self._gates[site].read(prompt.ends(call, stream))
 
     def _part(
         self, site: HookSite, call: Call, prompt: Prompt, parts: dict[HookSite, Tensor]
@@ -228,14 +254,17 @@ class Steering:
                 readings = readings + part.to(readings.device)
             values = gate.values(readings)
             is_open = gate.opens(values)
-            by_value = gate.threshold is None or self.eraser.amount == "gate"
-            # one push is shared by the requests that open: a prompt that two of them claim is not pushed twice as far
-            shared = is_open.to(values) / is_open.sum(dim=-1, keepdim=True).clamp_min(1)
-            prompt.amounts[key] = torch.where(is_open, values, 0.0) if by_value else shared
             self.gate_values[site] = values.detach()
             row_open = is_open.any(dim=1)
             self.opened = row_open if self.opened is None else self.opened | row_open.to(self.opened.device)
-            if stop and bool(row_open.any()):  # the only synchronisation: one per prefill
+            if stop and not bool(row_open.any()):  # the only synchronisation: one per prefill
+                prompt.amounts[key] = torch.zeros_like(values)
+                return
+            if gate.threshold is None or self.eraser.amount == "gate":
+                prompt.amounts[key] = torch.where(is_open, values, 0.0)
+            else:  # requests that open share one push: a prompt that two of them claim is not pushed twice as far
+                prompt.amounts[key] = is_open.to(values) / is_open.sum(dim=-1, keepdim=True).clamp_min(1)
+            if stop:
                 raise _Opened(self)
 
         return decide
@@ -245,7 +274,8 @@ class Steering:
         generates = self.eraser.scope == "prompt+generation"
         if generates and call.past >= prompt.start + prompt.width:
             return self._late_edits(call, prompt)
-        positions = prompt.columns(call)[..., None]  # (B, T, 1)
+        constant = self.eraser.mode == "constant"
+        positions = None if prompt.covers(call) else prompt.columns(call)[..., None]  # (B, T, 1)
         mixed = generates and not prompt.holds_all(call)
         generated = ((prompt.steps(call) > 0) & call.real)[..., None] if mixed else None
         # the amounts of a gated prompt are known once its site is reached, and often serve all sites after it
@@ -254,15 +284,22 @@ class Steering:
         def patched(site: HookSite, device: torch.device) -> Tensor:
             key = site if site in prompt.amounts else None
             if (key, device) not in masks:
-                masks[key, device] = (positions & _open(prompt.amounts[key]).to(positions.device)).to(device)
+                opened = _open(prompt.amounts[key])
+                masks[key, device] = (opened if positions is None else positions & opened.to(positions.device)).to(
+                    device
+                )
             return masks[key, device]
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:
                 if decide and site in self._gates:
                     self._reader(site, call, prompt)(stream)
-                added = _only(patched(site, stream.device), self._push(prompt, site, stream))
+                added = self._push(prompt, site, stream)
+                if constant and positions is None:
+                    return stream + added
+                added = _only(patched(site, stream.device), added)
                 if generated is not None:
+                    assert positions is not None
                     later = self._late_push(prompt, site, stream) * self._fade(call, prompt, stream)
                     added = torch.where(positions.to(stream.device), added, _only(generated, later))
                 return stream + added
@@ -273,7 +310,7 @@ class Steering:
 
     def _late_edits(self, call: Call, prompt: Prompt) -> dict[HookSite, Callable[[Tensor], Tensor]]:
         """All tokens of the call were generated: one addition per site, of vectors prepared at the first step."""
-        real = call.real[..., None]
+        real = call.real[..., None] if call.width > 1 else None
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:
@@ -283,13 +320,13 @@ class Steering:
                 added = prompt.pushes[key]
                 if self.eraser.decode_decay != 1:
                     added = added * self._fade(call, prompt, stream)
-                return stream + (_only(real, added) if call.width > 1 else added)
+                return stream + (added if real is None else _only(real, added))
 
             return apply
 
         return {site: edit_at(site) for site in self._directions}
 
-    def _push(self, prompt: Prompt, site: HookSite, stream: Tensor, *, later: bool = False) -> Tensor:
+    def _push(self, prompt: Prompt | None, site: HookSite, stream: Tensor, *, later: bool = False) -> Tensor:
         """What a steered token of each open row gets, `(B, 1, d)` in the stream's dtype; `(1, 1, d)` if all get it."""
         vectors = self._later if later else self._directions
         if vectors[site].device != stream.device:  # before a block's input is moved to the block's own device
@@ -301,6 +338,7 @@ class Steering:
             if key not in self._constant:
                 self._constant[key] = patch(direction.new_ones(1, 1), direction, strength, stream.dtype)[:, None]
             return self._constant[key]
+        assert prompt is not None  # amounts are fixed for a prompt
         amount = prompt.amounts[site if site in prompt.amounts else None].to(stream.device)
         return patch(amount, direction, strength, stream.dtype)[:, None]
 

@@ -361,6 +361,59 @@ def test_labels_end_the_prompt(tiny32, side) -> None:
     torch.testing.assert_close(found, stepwise, rtol=1e-3, atol=2e-3)
 
 
+# --- the short ways of a batch without padding, and of one vector for every token ----------------------------
+
+EVEN = (
+    ([1, 20, 21, 22, 23, 24], None),
+    ([1, 5, 5, 5, 5, 25], torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(5))),
+    ([1, 50, 51, 52, 53, 54], None),
+    ([1, 30, 31, 32, 33, 34], None),
+)
+"""Rows of one length: nothing is padded."""
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("mode", ["two_pass", "gated", "constant"])
+def test_a_batch_without_padding_is_steered_as_one_whose_prompts_are_declared(tiny, mode, scope) -> None:
+    """A declared prompt is looked at token by token; where none is declared nobody looks, for the same bits."""
+    inputs = tiny.inputs(EVEN)
+    some = splitting(tiny, inputs, scope=scope)[0] if mode == "two_pass" else eraser(mode, 0.0, scope=scope)
+    with some.attach(tiny.model) as handle:
+        found, generated = tiny.logits(inputs), tiny.generate(inputs, tokens=FORCED)
+        values, opened = handle.gate_values, handle.opened
+    with some.attach(tiny.model) as handle:
+        handle.declare_prompt(inputs["attention_mask"])
+        assert torch.equal(tiny.logits(inputs), found)
+        handle.declare_prompt(inputs["attention_mask"])
+        assert torch.equal(tiny.generate(inputs, tokens=FORCED), generated)
+        assert torch.equal(handle.opened, opened)
+        assert all(torch.equal(handle.gate_values[site], value) for site, value in values.items())
+    with some.attach(tiny.model):
+        assert torch.equal(tiny.logits({k: v for k, v in inputs.items() if k != "attention_mask"}), found)
+
+
+def test_a_vector_for_every_token_is_the_same_whatever_is_told_of_the_prompt(tiny, side) -> None:
+    """Padding gets nothing, and a prompt that is declared or labelled gets what its continuation gets."""
+    inputs = tiny.inputs(side=side)
+    one = eraser("constant", scope="prompt+generation")
+    with one.attach(tiny.model) as handle:
+        found = tiny.logits(inputs)
+        assert handle.opened.tolist() == [True] * 4
+    with one.attach(tiny.model) as handle:
+        handle.declare_prompt(inputs["attention_mask"])
+        assert torch.equal(tiny.logits(inputs), found)
+    with one.attach(tiny.model):
+        ends = inputs["attention_mask"].cumsum(1) == inputs["attention_mask"].sum(1, keepdim=True)
+        labels = torch.where(ends & (inputs["attention_mask"] > 0), inputs["input_ids"], -100)
+        assert torch.equal(tiny.logits({**inputs, "labels": labels}), found)
+    if side == "left":  # decoding continues behind the prompt
+        with one.attach(tiny.model):
+            generated = tiny.generate(inputs, tokens=FORCED)
+        with one.attach(tiny.model) as handle:
+            handle.declare_prompt(inputs["attention_mask"])
+            assert torch.equal(tiny.generate(inputs, tokens=FORCED), generated)
+
+
 # --- turns, beams, chunks -----------------------------------------------------------------------------------
 
 
