@@ -187,7 +187,7 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     `undo_seconds` where `undone`, of `undo_seconds`, has them. Missing where nothing was measured.
     """
     rows = [
-        _row(method, peak_memory_bytes=_peak(study, method), search_seconds=_searched(study, method), **costs)
+        _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
     for row in rows:
@@ -263,4 +263,6 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         stored = costs.get("bytes")
         if method == "manu":  # which neurons are cut: one index each
             stored = 4 * costs["neurons"]
-        yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}
+        # three methods share a process, and note their own parts of it
+        own = {name: costs[name] for name in ("peak_memory_bytes", "search_seconds") if costs.get(name) is not None}
+        yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **own}

@@ -50,7 +50,10 @@ def study(tmp_path: Path) -> Study:
         "manu": [tried(0.4, 0.2, 0.1, settings="Manu(share=0.2, raw=False)"),
                  tried(0.6, 0.6, 0.8, settings="Manu(share=0.05, raw=False)"),
                  tried(0.5, 0.9, 0.9, settings="Manu(share=0.05, raw=True)")],
-        "costs": {"manu": {"seconds": 2.0, "neurons": 10}, "leace": {"seconds": 0.5, "bytes": 64}},
+        "costs": {
+            "manu": {"seconds": 2.0, "neurons": 10, "peak_memory_bytes": 70, "search_seconds": 6.0},
+            "leace": {"seconds": 0.5, "bytes": 64, "peak_memory_bytes": None},
+        },
     })  # fmt: skip
     runs = [{"seconds": 1.0, "trained_parameters": 9}, {"seconds": 3.0, "trained_parameters": 9}]
     found.note("cost_npo-5", {"rows": runs})
@@ -91,6 +94,8 @@ def test_the_ledger_by_hand(study: Study) -> None:
         (study.out / "manifests" / f"llava-5-{job}.json").write_text(json.dumps({"seconds": seconds}))
     rows = contest.ledger(study).set_index("method")
     assert rows.loc["npo", "peak_memory_bytes"] == 123 and pd.isna(rows.loc["leace", "peak_memory_bytes"])
+    manu = rows.loc["manu", ["peak_memory_bytes", "search_seconds"]]
+    assert manu.tolist() == [70, 6], "its own part of a process that it shares"
     npo = rows.loc["npo", ["fit_seconds", "search_seconds", "trained_parameters", "stored_bytes"]]
     assert npo.tolist() == [2, 20, 9, 18]
     assert rows.loc["mllmeraser", "search_seconds"] == 7 and pd.isna(rows.loc["leace", "search_seconds"])
