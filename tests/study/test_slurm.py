@@ -62,17 +62,17 @@ def test_a_job_of_the_micro_study_runs_to_its_end_as_a_submitted_job(
 
     (asked,) = slurm.calls(cluster, "sbatch")
     profile = yaml.safe_load((clone / "profiles" / "slurm" / "config.yaml").read_text())
-    defaults = profile["default-resources"]
-    assert (asked["account"], asked["partition"]) == (defaults["slurm_account"], defaults["slurm_partition"])
+    assert asked["account"] == profile["default-resources"]["slurm_account"]
+    assert asked["partition"] == profile["set-resources"]["notebook_without_gpu"]["slurm_partition"]
     assert asked["mem"] == job.memory_mb
     assert asked["minutes"] == max(10, 4 * job.minutes)
     assert (asked["ntasks"], asked["cpus_per_task"]) == (1, 1)
     assert asked["gpus"] is None, "the preset runs on processors"
-    assert asked["output"] == str(clone / profile["slurm-logdir"] / "rule_notebook" / WORLD / "%j.log")
+    assert asked["output"] == str(clone / profile["slurm-logdir"] / "rule_notebook_without_gpu" / WORLD / "%j.log")
 
     (step,) = slurm.calls(cluster, "srun")
     assert step["job"] == "1", "the notebook was started within the submitted job"
-    assert f"notebook:job={WORLD}" in step["command"]
+    assert f"notebook_without_gpu:job={WORLD}" in step["command"]
     (folder,) = slurm.jobs(cluster)
     assert (folder / "state").read_text().strip() == "COMPLETED"
     written = json.loads((clone / "runs/micro/manifests" / f"{WORLD}.json").read_text())
@@ -94,6 +94,7 @@ def test_a_job_that_needs_a_gpu_asks_for_one_and_its_failure_is_reported(
     assert "SLURM-job '1' failed" not in done.stderr
     world, models = slurm.calls(cluster, "sbatch")
     assert (world["gpus"], models["gpus"]) == (None, 1)
+    assert (world["partition"], models["partition"]) == ("cpu", "gpu"), "who needs no GPU does not wait for one"
     assert WORLD in world["comment"] and MODELS in models["comment"]
     assert (models["minutes"], models["mem"]) == (20, 96000)
     assert not (clone / "runs/toy/manifests" / f"{MODELS}.json").exists()
