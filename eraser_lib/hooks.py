@@ -179,6 +179,12 @@ def real_tokens(mask: Any, batch: int, width: int, device: torch.device) -> Tens
             "The decoder was called without a two-dimensional attention mask, so the last real token of a "
             "row is unknown. Pass attention_mask of shape (batch, tokens), or call model.generate with one."
         )
+    if mask.shape[1] < width or mask.shape[0] != batch:
+        raise ValueError(
+            f"The attention mask has {mask.shape[0]} rows and {mask.shape[1]} columns, but the call has {batch} rows "
+            f"of {width} tokens: which of them are padding is unknown. Pass a mask of shape (batch, tokens), with a "
+            "column for every token, those in the cache included."
+        )
     return mask[:, -width:].to(device).ne(0)
 
 

@@ -70,6 +70,9 @@ class Prompt:
     everywhere: bool = False
     """Whether `mask` is known to leave nothing out, so that nobody need look at it."""
 
+    opened: dict[Any, Tensor] = field(default_factory=dict)
+    """Rows that the gate of a site opened for, `(B,)` per site, at its latest reading."""
+
     amounts: dict[Any, Tensor] = field(default_factory=dict)
     """How much of each direction a row gets, `(B, k)` per site; the key `None` serves all sites."""
 
@@ -194,7 +197,9 @@ def padding(
         given = pad(mask, (0, max(past + width - mask.shape[1], 0)), value=1)[:, : past + width]
         given = given.repeat_interleave(batch // given.shape[0], dim=0)
     real = real_tokens(given, batch, width, device)
-    return real, given is not None and not (real.device.type == "cpu" and bool(real.all()))
+    # a subclass stands for values that are not there, as under torch.export
+    known = real.device.type == "cpu" and type(real) is Tensor
+    return real, given is not None and not (known and bool(real.all()))
 
 
 def describe_call(

@@ -71,6 +71,11 @@ class Steering:
             and all(direction.shape[0] == 1 for direction in eraser.directions.values())
         )
         self._constant: dict[tuple[HookSite, bool, torch.dtype, torch.device], Tensor] = {}
+        if self._uniform:  # ready before the first call
+            for site, direction in self._directions.items():
+                weights = next(self._decoder.block(site).parameters())
+                if weights.is_floating_point():
+                    self._push(None, site, torch.empty(0, dtype=weights.dtype, device=direction.device))
         self._outer: dict[str, Any] = {}
         self._declared: Tensor | None = None
         self._prompt: Prompt | None = None
@@ -175,11 +180,16 @@ class Steering:
         return not self._prompt.continued_by(call)
 
     def _everywhere(self, run: Callable[[], Any], kwargs: dict[str, Any], mask: Any) -> Any:
-        """Add the vectors to all tokens of a call but padding."""
-        size = size_of_call(kwargs, self._outer.get("input_ids"))
-        tokens = kwargs["input_ids"] if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
-        real, padded = padding(kwargs, mask, size, tokens.device)
-        self.opened = torch.ones(size[1], dtype=torch.bool, device=tokens.device)
+        """Add the vectors to all tokens of a call but padding; a single one that was generated is none."""
+        ids = self._outer.get("input_ids", kwargs.get("input_ids"))
+        size = past, batch, width = size_of_call(kwargs, ids)
+        device = (kwargs["inputs_embeds"] if ids is None else ids).device
+        padded = self._fresh or past == 0 or width > 1
+        if padded:
+            real, padded = padding(kwargs, mask, size, device)
+        if self._fresh or past == 0:
+            self.opened = torch.ones(batch, dtype=torch.bool, device=device)
+            self._fresh = False
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:
@@ -255,8 +265,8 @@ class Steering:
             values = gate.values(readings)
             is_open = gate.opens(values)
             self.gate_values[site] = values.detach()
-            row_open = is_open.any(dim=1)
-            self.opened = row_open if self.opened is None else self.opened | row_open.to(self.opened.device)
+            prompt.opened[site] = row_open = is_open.any(dim=1)
+            self.opened = functools.reduce(lambda rows, more: rows | more.to(rows.device), prompt.opened.values())
             if stop and not bool(row_open.any()):  # the only synchronisation: one per prefill
                 prompt.amounts[key] = torch.zeros_like(values)
                 return
@@ -279,16 +289,20 @@ class Steering:
         mixed = generates and not prompt.holds_all(call)
         generated = ((prompt.steps(call) > 0) & call.real)[..., None] if mixed else None
         # the amounts of a gated prompt are known once its site is reached, and often serve all sites after it
-        masks: dict[Any, Tensor] = {}
+        masks: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
 
         def patched(site: HookSite, device: torch.device) -> Tensor:
             key = site if site in prompt.amounts else None
-            if (key, device) not in masks:
-                opened = _open(prompt.amounts[key])
-                masks[key, device] = (opened if positions is None else positions & opened.to(positions.device)).to(
-                    device
-                )
-            return masks[key, device]
+            amounts, mask = masks.get((key, device), (None, None))
+            if (
+                amounts is not prompt.amounts[key]
+            ):  # another eraser may have this pass begin again, and a gate read anew
+                amounts = prompt.amounts[key]
+                opened = _open(amounts)
+                mask = (opened if positions is None else positions & opened.to(positions.device)).to(device)
+                masks[key, device] = amounts, mask
+            assert mask is not None
+            return mask
 
         def edit_at(site: HookSite) -> Callable[[Tensor], Tensor]:
             def apply(stream: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ DECISION = HookSite(2)
 STEERED = (HookSite(0), HookSite(1, "input"), HookSite(3))
 SCOPES = ("last", "prompt", "text", "image", "prompt+generation")
 EVERYTHING, NOTHING = float("-inf"), float("inf")
+EVER_OPEN = torch.tensor([EVERYTHING])
 FORCED = (30, 41, 22, 53)
 
 
@@ -361,6 +362,29 @@ def test_labels_end_the_prompt(tiny32, side) -> None:
     torch.testing.assert_close(found, stepwise, rtol=1e-3, atol=2e-3)
 
 
+def test_a_gate_behind_a_repeated_prefill_decides_by_the_second_pass(tiny32) -> None:
+    """What it read in the pass that was given up is forgotten, and so is the mask that it made."""
+    inputs = tiny32.inputs()
+    first = Eraser(
+        directions={HookSite(0): vector(1)}, gates={HookSite(2): Gate(vector(2), torch.zeros(1), threshold=EVER_OPEN)},
+        strength=3.0,
+    )  # fmt: skip
+    site, gate = HookSite(1), Gate(vector(3) / 6, torch.zeros(1))
+    with first.attach(tiny32.model):
+        alone = tiny32.logits(inputs)
+        after = gate(run_capture(tiny32.model, inputs, [site])[site])[:, 0]
+    before = gate(run_capture(tiny32.model, inputs, [site])[site])[:, 0]
+    flips = []
+    for threshold in torch.stack([before, after]).mean(0).tolist():  # one row changes its side at each
+        second = Eraser(directions={site: vector(4)}, gates={site: gate.with_threshold(threshold)}, mode="gated")
+        with first.attach(tiny32.model), second.attach(tiny32.model) as handle:
+            found = tiny32.logits(inputs)
+        assert torch.equal(handle.opened, after > threshold)
+        check_that_only_opened_rows_moved(found, alone, inputs, handle.opened)
+        flips += [bool(row) for row in (before > threshold) != (after > threshold)]
+    assert any(flips)
+
+
 # --- the short ways of a batch without padding, and of one vector for every token ----------------------------
 
 EVEN = (
@@ -412,6 +436,30 @@ def test_a_vector_for_every_token_is_the_same_whatever_is_told_of_the_prompt(tin
         with one.attach(tiny.model) as handle:
             handle.declare_prompt(inputs["attention_mask"])
             assert torch.equal(tiny.generate(inputs, tokens=FORCED), generated)
+
+
+def test_a_single_generated_token_is_no_prefill_of_one_vector_for_every_token(tiny32) -> None:
+    ids, mask = (tiny32.inputs(EVEN[:2])[name] for name in ("input_ids", "attention_mask"))
+    decoder = find_decoder(tiny32.model).module
+    with eraser("constant", scope="prompt+generation").attach(tiny32.model) as handle, torch.no_grad():
+        cache = decoder(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(2)
+        more = torch.ones(4, mask.shape[1] + 1, dtype=torch.long)
+        decoder(input_ids=torch.full((4, 1), 9), attention_mask=more, past_key_values=cache)
+        assert handle.opened.tolist() == [True, True], "rows of the latest prefill"
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("mode", ["two_pass", "gated", "constant", "published"])
+def test_a_mask_that_leaves_tokens_out_is_refused(tiny32, mode, scope) -> None:
+    """Its tokens could be padding, and then the last one is not where the prompt ends."""
+    inputs = tiny32.inputs([EVEN[0], EVEN[2], EVEN[3]])  # the model itself objects where there are pictures
+    for short in (inputs["attention_mask"][:, :-2], inputs["attention_mask"][:1]):
+        with (
+            eraser(mode, scope=scope).attach(tiny32.model),
+            pytest.raises(ValueError, match=r"The attention mask has .* columns, but the call has 3 rows of 6 tokens"),
+        ):
+            tiny32.logits({**inputs, "attention_mask": short})
 
 
 # --- turns, beams, chunks -----------------------------------------------------------------------------------
