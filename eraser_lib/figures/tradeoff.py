@@ -26,7 +26,8 @@ def tradeoff(
     Args:
         points: columns `model, method, gone, kept` and their `_low`, `_high`: marks, numbered as in the legend.
         curves: model -> method -> columns `gone, kept`, in the order of the dial: thin lines, on the dev people.
-        speaking: columns as of `points`: hollow marks, for methods whose best babbles, of their best that speaks.
+        speaking: columns as of `points`, and `form`: hollow marks, of methods that must go on speaking; diamonds where
+            they were trained for as many passes as with fewer people.
     """
     hollow = points.iloc[:0] if speaking is None else speaking
     models = list(dict.fromkeys(points["model"]))
@@ -62,12 +63,12 @@ def tradeoff(
 
 
 def _mark(panel: Any, row: Any, number: int, size: float) -> None:
-    """A numbered mark with its intervals; hollow where a method must go on speaking."""
+    """A numbered mark with its intervals; hollow in a form other than the method's best."""
     colour = METHOD_COLOURS.get(row.method, INK)
-    filled = row.form != "speaking"
+    filled = row.form == "best"
     panel.plot([row.kept_low, row.kept_high], [row.gone] * 2, color=colour, linewidth=1.2, alpha=0.6)
     panel.plot([row.kept] * 2, [row.gone_low, row.gone_high], color=colour, linewidth=1.2, alpha=0.6)
-    shape = "s" if row.method in REFERENCES else "o"
+    shape = "s" if row.method in REFERENCES else "D" if row.form.endswith("passes") else "o"
     panel.plot(row.kept, row.gone, shape, color=colour, markersize=size, zorder=3,
                markerfacecolor=colour if filled else PAPER_WHITE)  # fmt: skip
     panel.annotate(str(number), (row.kept, row.gone), ha="center", va="center", color="white" if filled else colour,

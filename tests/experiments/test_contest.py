@@ -12,6 +12,7 @@ import torch
 
 from eraser_lib import Eraser
 from eraser_lib.experiments import contest
+from eraser_lib.experiments.speaking import FORMS
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.tradeoff import tradeoff
 from eraser_lib.sites import every_layer
@@ -177,6 +178,11 @@ def test_what_a_method_trades(study: Study) -> None:
     marks = [line for line in panel.lines if line.get_marker() == "o"]
     fills = [m.get_markerfacecolor() == m.get_color() for m in marks]
     assert fills == [True, False] and float(marks[1].get_ydata()[0]) == 0.5  # type: ignore[index]
+    more = pd.concat([quiet.assign(form=form) for form in FORMS.values()])
+    found = [line for line in tradeoff(points, {}, more).axes[0].lines if line.get_marker() in ("o", "D")]
+    assert [(m.get_marker(), m.get_markerfacecolor() == m.get_color()) for m in found] == [
+        ("o", True), ("o", False), ("D", False),
+    ], "as many steps, as many passes"  # fmt: skip
 
 
 def test_newcomers_are_those_who_are_forgotten_at_no_smaller_share() -> None:
