@@ -11,6 +11,8 @@ Which call is a prompt?
 - Outside `generate`: a call without past tokens is a new prompt, unless it repeats the current sequence with
   exactly one more token and the same images (uncached decoding by hand). A call with past tokens continues
   the current prompt. `handle.new_prompt()` starts a new one in any case.
+- Where every token gets the same vector (constant steering of prompt and continuation alike) nobody asks: only
+  padding is told apart.
 - With `labels` the prompt of a row ends before its first counted label; `handle.declare_prompt` says it by a
   mask.
 """
@@ -294,9 +296,8 @@ class Steering:
         def patched(site: HookSite, device: torch.device) -> Tensor:
             key = site if site in prompt.amounts else None
             amounts, mask = masks.get((key, device), (None, None))
-            if (
-                amounts is not prompt.amounts[key]
-            ):  # another eraser may have this pass begin again, and a gate read anew
+            # another eraser may have this pass begin again, and a gate read anew
+            if amounts is not prompt.amounts[key]:
                 amounts = prompt.amounts[key]
                 opened = _open(amounts)
                 mask = (opened if positions is None else positions & opened.to(positions.device)).to(device)
