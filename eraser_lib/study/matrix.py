@@ -49,8 +49,8 @@ TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial":
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
-AGAIN = {"mmunlearner": {"seeds": 3}}
-"""Those that are trained with three seeds where more people are to be forgotten; the others with one, for time."""
+AGAIN = {method: {"seeds": 3} for method in BABBLING if method != "npo"}
+"""Those that are trained with three seeds where more people are to be forgotten; NPO with one, so far."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -114,7 +114,7 @@ KINDS: tuple[Kind, ...] = (
         # found with ten people, then with more to forget
         for what, before, over, minutes, more in (
             ("fluent", "tune", ("model",), 15, {}),
-            ("quiet", "fluent", ("model", "split"), 8, AGAIN),
+            ("quiet", "fluent", ("model", "split"), 10, AGAIN),
         )
     ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
