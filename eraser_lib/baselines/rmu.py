@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class RMU(Objective):
     alpha: float = 1.0
     """Weight of holding retained rows."""
     seed: int = 0
-    """Of the random direction."""
+    """Of the random direction; the seed of a training is added, so that every training has a direction of its own."""
     name = "rmu"
     recomputes = False  # it trains three blocks: what the others do is not kept anyway
 
@@ -74,6 +74,10 @@ class RMU(Objective):
         layer, blocks = self.layer(model), find_decoder(model).layers
         chosen: Any = blocks[max(0, layer - 2) : layer + 1]
         return [parameter for block in chosen for parameter in block.mlp.parameters()]
+
+    def drawn(self, seed: int) -> RMU:
+        """See `Objective.drawn`."""
+        return replace(self, seed=self.seed + seed)
 
     def begin(self, model: Loaded, vanilla: Loaded, forget: Sequence[Question], retain: Sequence[Question]) -> Step:
         """See `Objective.begin`."""

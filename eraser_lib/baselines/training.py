@@ -40,6 +40,10 @@ class Objective(ABC):
         """What is trained: all language weights, unless a method says otherwise."""
         return language_weights(model)
 
+    def drawn(self, seed: int) -> Objective:
+        """The method with its own chance drawn by the seed of a training: itself where it draws nothing."""
+        return self
+
 
 class Loss(Objective):
     """An objective that is one sum of losses on forget and retain rows, with nothing to prepare."""
@@ -112,6 +116,7 @@ def unlearn(
     """
     if not forget or not retain:
         raise ValueError(f"{objective.name} needs forget and retain rows, at least one of each")
+    objective = objective.drawn(config.seed)
     model = copy.deepcopy(loaded.model).train()
     mine = Loaded(model, loaded.processor, loaded.family)
     for parameter in model.parameters():

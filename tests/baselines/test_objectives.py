@@ -169,6 +169,18 @@ def test_rmu_stands_equally_deep_in_every_model(depth: float, of_six: int, of_32
         assert RMU(depth=depth).layer(LlamaForCausalLM(config)) == block
 
 
+def test_every_training_of_rmu_turns_to_a_direction_of_its_own(loaded: Loaded, forget: Rows, retain: Rows) -> None:
+    """Else three seeds would say nothing of what the direction does; that of the first is the objective's own."""
+    objective = RMU(depth=0.35)
+    assert objective.drawn(0) == objective and objective.drawn(2) == RMU(depth=0.35, seed=2)
+    first = {
+        seed: unlearn(loaded, forget, retain, objective, TrainConfig(lr=1e-3, steps=1, batch=len(forget), seed=seed))
+        for seed in (0, 1)
+    }
+    assert first[0].losses[0]["misdirection"] != pytest.approx(first[1].losses[0]["misdirection"], rel=1e-4)
+    assert GA().drawn(2) == GA()
+
+
 def test_rmu_reads_what_a_whole_pass_computes(loaded: Loaded, forget: Rows) -> None:
     site = HookSite(2, "output")
     inputs = loaded.encode([row.prompt for row in forget], [row.answer for row in forget])
