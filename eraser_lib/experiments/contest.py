@@ -141,10 +141,33 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def chosen(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def recognised(study: Study) -> dict[str, dict[str, Any]]:
+    """Corrected form and detector, which are chosen by the prompts that they open for: method -> `tried, settings`.
+
+    A gate and what is pushed behind it are chosen one after the other, and counted together.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    select, closed = (_note(study, name) for name in (f"selection-{study.split}", "closed"))
+    if "decision" in select:
+        gate, push = select["choice"]["decision"], select["choice"]["push"]
+        settings = (
+            f"{gate['solver']} at {gate['layers']}; {push['direction']} x {push['strength']:g} at {push['layers']}"
+        )
+        found["mllmeraser"] = {"tried": len(select["decision"]) + len(select["push"]), "settings": settings}
+    if "detector" in closed:
+        best = closed["choice"]["detector"]
+        settings = f"{best['rule']} at {best['layers']}"
+        found["detector"] = {"tried": len(closed["detector"]), "settings": settings}
+    return found
+
+
+def chosen(
+    tables: Mapping[str, pd.DataFrame], recognised: Mapping[str, Mapping[str, Any]] | None = None
+) -> pd.DataFrame:
     """One row per method: how many settings were tried, the best one, and the best that does not babble.
 
-    Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`.
+    Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`. `tables`: of
+    `searches`. `recognised`: what the function of that name returns; it goes before, and has no score of its own.
     """
     rows = []
     for method, table in tables.items():
@@ -156,18 +179,23 @@ def chosen(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             if top is not None and not prefix:
                 row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
         rows.append(row)
+    others = recognised or {}
+    rows = [row | others.get(row["method"], {}) for row in rows]
+    rows += [{"method": method, **row} for method, row in others.items() if method not in tables]
     return pd.DataFrame(rows)
 
 
 WEIGHTS = "weights"
+BESIDE = ("prompt", "prompt_oracle", "detector")
+"""They stand beside the model, which is asked without them from one call to the next."""
 
 
 def undo_seconds(study: Study) -> dict[str, float]:
-    """How long it takes to undo, measured: reading the old `weights`, and detaching each saved eraser."""
+    """How long it takes to undo: reading the old `weights` and detaching each saved eraser, measured; none `BESIDE`."""
     began = time.perf_counter()
     model = study.load().model
-    seconds = {WEIGHTS: time.perf_counter() - began}
-    for method in STEERED:
+    seconds = {WEIGHTS: time.perf_counter() - began, **dict.fromkeys(BESIDE, 0.0)}
+    for method in (*STEERED, *LATER):
         if (study.artifact(method) / ERASER).exists():
             with Eraser.from_pretrained(study.artifact(method), model=model).attach(model):
                 began = time.perf_counter()

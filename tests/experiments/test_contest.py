@@ -87,6 +87,24 @@ def test_the_best_and_the_best_that_does_not_babble(study: Study) -> None:
     assert (npo["fluent_settings"], npo["fluent_score"]) == ("NPO(beta=0.1), rate 0.001", 0.7)
 
 
+def test_what_is_chosen_by_opened_prompts_counts_all_that_was_tried(study: Study, tmp_path: Path) -> None:
+    tables = contest.searches(study)
+    assert contest.recognised(replace(study, out=tmp_path / "elsewhere")) == {}
+    choice = {
+        "decision": {"solver": "person:ridge", "layers": [2, 3]},
+        "push": {"direction": "text", "strength": 4.0, "layers": [0]},
+    }
+    select = study.read_note("selection-5", made_by="") | {"choice": choice, "decision": [{}] * 5, "push": [{}] * 2}
+    study.note("selection-5", select)
+    best = {"choice": {"detector": {"rule": "Gaussian", "layers": [1]}}, "detector": [{}] * 3}
+    study.note("closed", study.read_note("closed", made_by="") | best)
+    rows = contest.chosen(tables, contest.recognised(study)).set_index("method")
+    assert rows["tried"][["mllmeraser", "detector", "npo"]].tolist() == [7, 3, 4]
+    assert rows.loc["mllmeraser", "settings"] == "person:ridge at [2, 3]; text x 4 at [0]"
+    assert rows.loc["detector", "settings"] == "Gaussian at [1]" and pd.isna(rows.loc["detector", "score"])
+    assert rows.loc["mllmeraser", "score"] == contest.chosen(tables).set_index("method").loc["mllmeraser", "score"]
+
+
 def test_the_ledger_by_hand(study: Study) -> None:
     (study.out / "manifests").mkdir()
     (study.out / "manifests" / "llava-5-08_npo.json").write_text('{"peak_memory_bytes": 123}')
@@ -137,6 +155,8 @@ def test_undoing_is_timed(tmp_path: Path) -> None:
     width = loaded.model.config.get_text_config().hidden_size
     Eraser(directions={site: torch.ones(1, width)}, mode="constant").save_pretrained(study.artifact("constant"))
     seconds = contest.undo_seconds(study)
+    beside = {method: seconds.pop(method) for method in contest.BESIDE}
+    assert set(beside.values()) == {0.0}, "there is nothing in the model to undo"
     assert set(seconds) == {"weights", "constant"} and all(value > 0 for value in seconds.values())
     assert not any(part._forward_hooks for part in loaded.model.modules()), "it is really undone"
 
