@@ -180,7 +180,7 @@ def chosen(
                 row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
         rows.append(row)
     others = recognised or {}
-    rows = [row | others.get(row["method"], {}) for row in rows]
+    rows = [row | dict(others.get(row["method"], {})) for row in rows]
     rows += [{"method": method, **row} for method, row in others.items() if method not in tables]
     return pd.DataFrame(rows)
 

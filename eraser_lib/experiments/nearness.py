@@ -37,8 +37,12 @@ def nearness(logs: pd.DataFrame) -> pd.DataFrame:
     rows = [{"method": str(method), **_row(own, known)} for method, own in others.groupby("method", sort=False)]
     table = pd.DataFrame(rows)
     for modality in MODALITIES:
-        p_values = table.set_index("method")[f"p_{modality}"].drop(REFERENCE, errors="ignore").dropna()
-        table[f"p_holm_{modality}"] = table["method"].map(holm(p_values.to_dict()))
+        p_values = {
+            row["method"]: float(row[f"p_{modality}"])
+            for row in rows
+            if row["method"] != REFERENCE and row[f"p_{modality}"] is not None
+        }
+        table[f"p_holm_{modality}"] = table["method"].map(holm(p_values))
     return table.sort_values("apart", kind="stable", ignore_index=True)
 
 
