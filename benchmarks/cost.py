@@ -232,7 +232,8 @@ def write(
     """Replace the rows of this machine and these models in the table, and the manifest of this machine.
 
     `settings`: arguments of the measurement, kept in the manifest. `part`: replace only rows of the phases, blocks and
-    batches at hand; what the manifest said of the others stays, under `earlier`.
+    batches at hand; what the manifest said of the others stays, under `earlier`. Each entry says under `measured` which
+    phases, blocks and batches of the table are its own, so that every row leads to the commit that measured it.
     """
     new = pd.DataFrame(rows)
     bounds = [column for column in ("ratio_low", "ratio_high") if column in new]
@@ -246,18 +247,20 @@ def write(
         intervals = (
             own.dropna(subset=bounds)[[*COLUMNS[2:7], "reference", *bounds]].to_dict("records") if bounds else []
         )
-        again = set(own[SETTING].itertuples(index=False, name=None))
-        kept = [row for row in before.get("intervals", []) if tuple(row[key] for key in SETTING) not in again]
+        again = own[SETTING].drop_duplicates().to_dict("records")
+        kept = [row for row in before.get("intervals", []) if {key: row[key] for key in SETTING} not in again]
         entry = {
             **provenance(device), "threads": torch.get_num_threads(), "peers": peers, "settings": settings or {},
             "cuda": torch.version.cuda if device.startswith("cuda") else None, "intervals": [*kept, *intervals],
+            "measured": again,
         }  # fmt: skip
         if before:
-            # one measurement writes several times
             said = {name: value for name, value in before.items() if name not in ("intervals", "earlier")}
-            # the oldest entries say no settings
-            same = said.get("settings") == entry["settings"] and said["git_commit"] == entry["git_commit"]
-            entry["earlier"] = before.get("earlier", []) + ([] if same else [said])
+            runs = [*before.get("earlier", []), said]
+            for run in runs:
+                run["measured"] = [setting for setting in run["measured"] if setting not in again]
+            # one measurement writes several times, with all that it has so far: what it wrote before is gone by now
+            entry["earlier"] = [run for run in runs if run["measured"]]
         about[str(model)] = entry
     write_json(MANIFEST, manifest)
 

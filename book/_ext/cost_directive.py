@@ -34,7 +34,7 @@ class ResultsCost(ResultsDirective):
     option_spec: ClassVar[Any] = options("models", "machine", "batch", "reference", "methods", "shapes", "digits")
 
     def show(self, results: Results) -> list[nodes.Node]:
-        """Caption, table and the machine with its versions."""
+        """Caption, table and the runs that measured it, with their versions."""
         folder = Path(self.env.srcdir) / "results"  # beside the reference, whichever run the book shows
         table, manifest = folder / "cost.csv", folder / "cost.json"
         if not table.is_file() or not manifest.is_file():
@@ -53,20 +53,23 @@ class ResultsCost(ResultsDirective):
             f"{name}: {_device(found)}, torch "
             f"{found['packages']['torch']}, transformers {found['packages']['transformers']}, "
             f"commit {commit_text(found)}"
-            for name, found in measured.items()
+            for name, found in measured
         )
         source = nodes.paragraph("", f"Source: results/cost.csv. Run: {small}.", classes=["provenance-line"])
         return [caption, table_node(head, body), source]
 
-    def _rows(self, table: pd.DataFrame, manifest: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The chosen rows with the bounds of their ratios, and the manifest of each model."""
+    def _rows(
+        self, table: pd.DataFrame, manifest: dict[str, Any]
+    ) -> tuple[pd.DataFrame, list[tuple[str, dict[str, Any]]]]:
+        """The chosen rows with the bounds of their ratios, and the runs that measured them, each with the model's name
+        (and the columns, where a model's come from several)."""
         phase, reference = self.arguments[0].strip(), self.options.get("reference", "unsteered")
         table = table[(table["phase"] == phase) & ((table["reference"] == reference) | (reference == "*"))]
         if machine := self.options.get("machine"):
             table = table[table["machine"].str.contains(machine, regex=False)]
         if batch := self.options.get("batch"):
             table = table[table["batch"] == int(batch)]
-        parts, measured = [], {}
+        parts, entries = [], {}
         for model in self.options.get("models", "tiny-llava; tiny-qwen").split("; "):
             own = table[table["model"] == model]
             if own.empty:
@@ -74,8 +77,8 @@ class ResultsCost(ResultsDirective):
             if own["machine"].nunique() > 1:
                 raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
             machine = own["machine"].iloc[0]
-            measured[NAMES.get(model, model)] = {**manifest[machine][model], "name": machine}
-            bounds = pd.DataFrame(measured[NAMES.get(model, model)]["intervals"])
+            entries[model] = {**manifest[machine][model], "name": machine}
+            bounds = pd.DataFrame(entries[model]["intervals"])
             parts.append(own.merge(bounds, on=KEYS, how="left") if len(bounds) else own)
         # a measurement that ran out of time begins with the ends, a table with the fewest blocks
         rows = pd.concat([part.sort_values(["batch", "layers"], kind="stable") for part in parts])
@@ -86,7 +89,30 @@ class ResultsCost(ResultsDirective):
             )
         if not self.options.get("shapes"):
             rows = rows.drop_duplicates(["model", "method", "layers", "batch"])
+        measured = []
+        for model, entry in entries.items():
+            found = runs(entry, rows[rows["model"] == model])
+            for run, columns in found:
+                which = ", ".join(_blocks(layers, batch).replace(",", " at") for layers, batch in columns)
+                name = NAMES.get(model, model) + (f" ({which})" if len(found) > 1 else "")
+                measured.append((name, {**run, "name": entry["name"]}))
         return rows, measured
+
+
+def runs(entry: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[Mapping[str, Any], list[tuple[int, int]]]]:
+    """The runs of one model that measured some of these rows, each with their blocks and batches `(layers, batch)`.
+
+    `entry`: of the manifest `results/cost.json`, where the latest run is the entry itself and others are `earlier`.
+    """
+    found = []
+    wanted = dict.fromkeys(zip(rows["phase"], rows["layers"], rows["batch"], strict=True))
+    for run in (*entry.get("earlier", []), entry):
+        own = {(one["phase"], one["layers"], one["batch"]) for one in run["measured"]}
+        if columns := [(layers, batch) for phase, layers, batch in wanted if (phase, layers, batch) in own]:
+            found.append((run, columns))
+    if sum(len(columns) for _, columns in found) != len(wanted):
+        raise MissingResult("results/cost.json does not say for every row of results/cost.csv which run measured it")
+    return found
 
 
 class ResultsProfile(ResultsDirective):

@@ -162,16 +162,33 @@ def test_a_part_replaces_its_own_settings_only(tmp_path, monkeypatch: pytest.Mon
         return {"machine": "cpu", "model": "a", **cost.compare(times, shared)[1]}
 
     cost.write([row(1, 2.0), row(8, 3.0)], "cpu", {"rounds": 9})
-    cost.write([row(8, 4.0)], "cpu", {"rounds": 5}, part=True)
-    cost.write([row(8, 5.0), row(32, 6.0)], "cpu", {"rounds": 5}, part=True)
+    cost.write([row(8, 4.0)], "cpu", {"rounds": 5, "layers": ()}, part=True)
+    cost.write([row(8, 5.0), row(32, 6.0)], "cpu", {"rounds": 5, "layers": ()}, part=True)
     table = pd.read_csv(tmp_path / "cost.csv")
     assert table.set_index("layers")["value"].to_dict() == {1: 2.0, 8: 5.0, 32: 6.0}
     entry = read_json(tmp_path / "cost.json")["cpu"]["a"]
     assert sorted((one["layers"], round(one["ratio_high"], 3)) for one in entry["intervals"]) == [
         (1, 2.0), (8, 5.0), (32, 6.0)
     ]  # fmt: skip
-    assert entry["settings"] == {"rounds": 5}
+    assert entry["settings"] == {"rounds": 5, "layers": []}
     assert [one["settings"] for one in entry["earlier"]] == [{"rounds": 9}], "a measurement that writes twice is one"
+    assert [one["layers"] for one in entry["measured"]] == [8, 32]
+    assert [one["layers"] for one in entry["earlier"][0]["measured"]] == [1]
+    cost.write([row(1, 7.0)], "cpu", {"rounds": 3}, part=True)
+    entry = read_json(tmp_path / "cost.json")["cpu"]["a"]
+    assert [one["settings"]["rounds"] for one in entry["earlier"]] == [5], "of the first run nothing is left"
+
+
+def test_every_row_of_the_committed_table_leads_to_one_commit() -> None:
+    table, manifest = pd.read_csv(cost.TABLE), read_json(cost.MANIFEST)
+    for (machine, model), own in table.groupby(["machine", "model"]):
+        entry = manifest[machine][model]
+        told: list[tuple[Any, ...]] = []
+        for run in (*entry.get("earlier", []), entry):
+            assert len(run["git_commit"]) == 40 and run["measured"]
+            told += [tuple(setting[key] for key in cost.SETTING) for setting in run["measured"]]
+        assert len(told) == len(set(told)), (machine, model)
+        assert set(told) == set(own[cost.SETTING].itertuples(index=False, name=None)), (machine, model)
 
 
 def test_a_profile_says_what_steering_adds(tiny: Any, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
