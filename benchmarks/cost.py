@@ -6,6 +6,8 @@ Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-q
                          --rounds 9 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
+Only what the published form costs to fit (gates in parallel and in turn, PGD):
+                     python -m benchmarks.cost --model tiny-llava --model tiny-qwen --part published
 
 Nothing else should run meanwhile. Rows of the same machine and model are replaced, others are kept; with ``--part``
 only those of the phases, blocks and batches that were measured.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,11 +26,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks import fitting, profile, rivals, shapes, timing
+from benchmarks import fitting, pictures, profile, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
 from benchmarks.tables import replace_rows
 from eraser_lib import find_decoder
 from eraser_lib.experiments.methods import artifact_bytes
+from eraser_lib.experiments.study import Sizes
 from eraser_lib.study.manifest import device_name, provenance, version
 from eraser_lib.study.paths import read_json, root, write_json
 
@@ -37,10 +40,12 @@ COLUMNS = [
 ]  # fmt: skip
 SETTING = ["phase", "layers", "batch"]
 """What is measured together."""
-PARTS = ("artifacts", "memory", "speed", "fit", "growth", "profile")
+PARTS = ("artifacts", "memory", "speed", "fit", "published", "growth", "profile")
 TABLE, MANIFEST = root() / "results" / "cost.csv", root() / "results" / "cost.json"
 TRAFFIC = (0, 1, 5, 50)
 """Shares of prompts about forgotten people, per cent, at which the mean cost is given."""
+SIZES = Sizes()
+"""Pictures and steps of PGD are those of the study."""
 
 
 def prompts(model: Any, batch: int, width: int) -> dict[str, Any]:
@@ -216,6 +221,18 @@ def artifacts(model: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def published(model: Any, name: str, *, width: int, rows: int) -> Iterator[dict[str, Any]]:
+    """Rows of `fitting.published` for a model that `shapes.open_model` made of `name`, with PGD on random pictures."""
+    about = pictures.shown(model, name, SIZES.pictures, width)
+    # as in the study, or few enough for a GPU to keep what PGD needs of a pass through a 7B model
+    at_once = 16 if name in shapes.TINY else 4
+    yield from fitting.published(
+        model, functools.partial(prompts, model, width=width),
+        functools.partial(pictures.attack, model, about, steps=SIZES.pgd_steps, at_once=at_once),
+        rows=rows, attacked=f"{SIZES.pictures} pictures, {SIZES.pgd_steps} steps",
+    )  # fmt: skip
+
+
 def _ratio(found: timing.Ratio) -> dict[str, float]:
     return {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
 
@@ -284,10 +301,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     settings = {key: value for key, value in vars(options).items() if key != "model"}
     parts, partly = set(options.part), len(options.part) < len(PARTS)
-    for name in options.model:
-        print(name, flush=True)
-        model = shapes.open_model(name, device=options.device, blocks=options.blocks)
-        name = f"{name}, {options.blocks} blocks" if options.blocks else name
+    for opened in options.model:
+        print(opened, flush=True)
+        model = shapes.open_model(opened, device=options.device, blocks=options.blocks)
+        name = f"{opened}, {options.blocks} blocks" if options.blocks else opened
         about = {"machine": machine(options.device), "model": name}
         rows: list[dict[str, Any]] = []
 
@@ -311,6 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )  # fmt: skip
         if "fit" in parts and options.rows:
             for row in fitting.fit(model, functools.partial(prompts, model, width=width), rows=options.rows):
+                keep([row])
+        if "published" in parts and options.rows:
+            for row in published(model, opened, width=width, rows=options.rows):
                 keep([row])
         del model
         gc.collect()

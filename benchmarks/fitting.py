@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import timing
-from eraser_lib import HookSite, Moments, find_decoder
-from eraser_lib.gate import hard_gate, ridge_gate, ridge_gates
+from eraser_lib import Eraser, HookSite, Moments, find_decoder
+from eraser_lib.experiments.gates import fit_gate
+from eraser_lib.gate import Gate, hard_gate, ridge_gate, ridge_gates
 from eraser_lib.hooks import run_capture
 
 BATCH = 32
@@ -22,6 +24,8 @@ ROWS_EACH = 20
 """Forget prompts of a request, where each person makes one."""
 ENOUGH = 2.0
 """Seconds from which one measurement of a solver is enough."""
+SMALL = 1e-3
+"""Length of the vectors that gates add while others are fitted, so that nothing overflows through many blocks."""
 
 
 def dense_fit(forget: Tensor, retain: Tensor, direction: Tensor, *, keep: float = 0.5, gamma: float = 1e-2) -> Tensor:
@@ -72,6 +76,85 @@ def fit(model: Any, prompts: Callable[[int], dict[str, Tensor]], *, rows: int) -
     for name, solve in solvers(noise[0]).items():
         seconds = _least(functools.partial(solve, forget, retain), model.device, 3)
         yield {**shared, "method": name, "value": seconds, "ratio": (took + seconds) / took}
+
+
+def published(
+    model: Any, prompts: Callable[[int], dict[str, Tensor]], attack: Callable[[], Any], *, rows: int, attacked: str
+) -> Iterator[dict[str, Any]]:
+    """What the published form costs to fit: its gates in parallel or in turn, and the attack behind its direction.
+
+    It has a gate at every block but the first. `forward passes` are those of a parallel fit, which stop at the last
+    stream that is read. `eraser (published form)`, the solver of all gates, and `PGD` are added to them in the ratio;
+    `eraser (sequential)` is compared with them as it is, since it makes passes of its own. `attack` is what is timed as
+    PGD, and `attacked` says in words on what. Nothing where there is no second gate to come after a first.
+    """
+    decoder = find_decoder(model)
+    sites = [HookSite(block) for block in range(len(decoder.layers) - 1)]
+    if len(sites) < 2:
+        return
+    few, many = rows // 10, rows
+    batches = in_batches(prompts(few + many))
+    vectors = SMALL * torch.randn(len(sites), decoder.hidden_size, generator=torch.Generator().manual_seed(0))
+    streams: dict[HookSite, Tensor] = {}
+    run_capture(model, batches[0], sites)  # the first pass of a GPU takes longer
+    took = _least(lambda: streams.update(read(model, batches, sites)), model.device, 3)
+    calls = {
+        "eraser (published form)": lambda: parallel(streams, few),
+        "eraser (sequential)": lambda: sequential(model, batches, few, vectors),
+        "PGD": attack,
+    }
+    shape = f"{few} forget, {many} retain prompts"
+    shared = {"layers": len(sites), "batch": BATCH, "phase": "fit", "unit": "s", "reference": "forward passes"}
+    yield {**shared, "shape": shape, "method": "forward passes", "value": took, "ratio": 1.0}
+    for name, call in calls.items():
+        seconds = _least(call, model.device, 3)
+        whole = seconds if name == "eraser (sequential)" else took + seconds
+        about = f"{shape}, {attacked}" if name == "PGD" else shape
+        yield {**shared, "shape": about, "method": name, "value": seconds, "ratio": whole / took}
+
+
+def in_batches(inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Model inputs of many prompts, `BATCH` at a time."""
+    count = len(inputs["input_ids"])
+    return [
+        {key: value[start : start + BATCH] for key, value in inputs.items()} for start in range(0, count, BATCH)
+    ]  # fmt: skip
+
+
+def read(model: Any, batches: Sequence[dict[str, Tensor]], sites: Sequence[HookSite]) -> dict[HookSite, Tensor]:
+    """Streams at the last prompt token of all prompts, `(N, d)` in float32 by site, steered under an eraser."""
+    found = [run_capture(model, inputs, sites) for inputs in batches]
+    return {site: torch.cat([streams[site] for streams in found]).float() for site in sites}
+
+
+def parallel(streams: dict[HookSite, Tensor], few: int) -> dict[HookSite, Gate]:
+    """Gates of the published form, all fitted on the unsteered model: each at the block after the one that is read.
+
+    `streams`: activations `(N, d)`, of `few` forget prompts and then of retain prompts.
+    """
+    return {
+        HookSite(site.layer + 1): fit_gate("published", rows[:few], Moments.of(rows[few:].double()))
+        for site, rows in streams.items()
+    }
+
+
+def sequential(model: Any, batches: Sequence[dict[str, Tensor]], few: int, vectors: Tensor) -> Eraser:
+    """The published form with gates fitted in turn, each on streams that those before it have already steered.
+
+    That takes a sweep over the prompts for every gate, and all but the first run to the end, as passes do under an
+    eraser. `batches`: inputs of `few` forget prompts and then of retain prompts; `vectors`: directions `(gates, d)`.
+    """
+    gates: dict[HookSite, Gate] = {}
+    directions: dict[HookSite, Tensor] = {}
+    for layer, vector in enumerate(vectors):
+        context: AbstractContextManager[Any] = nullcontext()
+        if gates:
+            context = Eraser(directions=directions, gates=gates, mode="published").attach(model)
+        with context:
+            streams = read(model, batches, [HookSite(layer)])
+        gates |= parallel(streams, few)
+        directions[HookSite(layer + 1)] = vector[None]
+    return Eraser(directions=directions, gates=gates, mode="published")
 
 
 def growth(device: str) -> list[dict[str, Any]]:

@@ -7,10 +7,14 @@ and for nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -18,6 +22,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from eraser_lib.families import FAMILIES, load_model
 from eraser_lib.study.paths import root
@@ -92,9 +97,30 @@ def open_model(name: str, *, device: str, blocks: int = 0) -> Any:
     if name in TINY:
         if blocks:
             raise ValueError(f"{name} is small enough: leave out the number of blocks")
-        family = name.removeprefix("tiny-")
-        return load_model(root() / "checkpoints" / "tiny" / family / "vanilla", device=device).model
+        return load_model(_folder(name), device=device).model
     if name not in REAL:
         raise ValueError(f"There is no model {name!r}. Known: {', '.join((*TINY, *REAL))}.")
     shape = REAL[name]
     return real_model(replace(shape, layers=min(blocks or shape.layers, shape.layers)), device=device)
+
+
+def family_of(name: str) -> Any:
+    """The family's module of `eraser_lib.families` for a name that `open_model` takes."""
+    return FAMILIES[name.removeprefix("tiny-") if name in TINY else REAL[name].family]
+
+
+def processor_of(name: str) -> Any:
+    """A processor for a name that `open_model` takes. That of a real shape makes pictures ready and knows no words: it
+    has an `image_processor` and no tokenizer."""
+    family = family_of(name)
+    if name in TINY:
+        return family.build_processor(AutoTokenizer.from_pretrained(_folder(name)))
+    if family is FAMILIES["llava"]:
+        return SimpleNamespace(
+            image_processor=CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+        )
+    return SimpleNamespace(image_processor=Qwen2VLImageProcessorPil())  # its defaults are those of the checkpoints
+
+
+def _folder(name: str) -> Path:
+    return root() / "checkpoints" / "tiny" / name.removeprefix("tiny-") / "vanilla"

@@ -171,10 +171,12 @@ Head = list[list[tuple[str, int]]]
 def _ratios(rows: Sequence[Row], by: str, digits: int) -> tuple[Head, list[list[nodes.Node]]]:
     """Methods, or shapes, by model, blocks and batch: ratios."""
     columns = list(dict.fromkeys((row["model"], row["layers"], row["batch"]) for row in rows))
+    named = list(dict.fromkeys(model for model, *_ in columns))
+    columns.sort(key=lambda column: named.index(column[0]))  # a method may lack the columns that another one has
     cells = {(row[by], row["model"], row["layers"], row["batch"]): _ratio(row, digits) for row in rows}
     models = [model for model, *_ in columns]
     head = [
-        [("", 1), *((NAMES.get(model, model), models.count(model)) for model in dict.fromkeys(models))],
+        [("", 1), *((NAMES.get(model, model), models.count(model)) for model in named)],
         [(by, 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
     ]
     names = dict.fromkeys(row[by] for row in rows)

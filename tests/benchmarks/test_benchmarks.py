@@ -6,6 +6,7 @@ Nothing is timed here.
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import cost, fitting, hours, profile, rivals, shapes, timing
+from benchmarks import cost, fitting, hours, pictures, profile, rivals, shapes, timing
 from benchmarks.memory import LiveBytes
-from eraser_lib import Moments, find_decoder
+from eraser_lib import Direction, HookSite, Moments, find_decoder
+from eraser_lib.bench.records import Prompt
+from eraser_lib.experiments import ablate_push, directions
 from eraser_lib.gate import hard_gate
+from eraser_lib.sites import every_layer
 from eraser_lib.study import matrix, paths, preset
 from eraser_lib.study.paths import read_json, write_json
 
@@ -25,8 +29,13 @@ KIB = 1024
 
 
 @pytest.fixture(scope="module", params=shapes.TINY)
-def tiny(request: pytest.FixtureRequest) -> Any:
-    return shapes.open_model(request.param, device="cpu")
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny(name: str) -> Any:
+    return shapes.open_model(name, device="cpu")
 
 
 def test_memory_is_counted_from_birth_to_death() -> None:
@@ -112,13 +121,13 @@ def test_a_library_that_is_called_in_the_place_of_the_model_is_timed_for_its_pre
     assert step > 0
 
 
-@pytest.mark.parametrize("name", ["pyvene", "nnsight"])
-def test_a_library_adds_what_a_bare_hook_adds(tiny: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(name)
+@pytest.mark.parametrize("peer", ["pyvene", "nnsight"])
+def test_a_library_adds_what_a_bare_hook_adds(tiny: Any, peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(peer)
     monkeypatch.setattr(rivals, "SMALL", 0.5)
     inputs = cost.prompts(tiny, 2, 12)
     found = rivals.rivals(tiny, 2)
-    assert torch.allclose(logits(tiny, found[name], inputs), logits(tiny, found["bare hook"], inputs), atol=1e-5)
+    assert torch.allclose(logits(tiny, found[peer], inputs), logits(tiny, found["bare hook"], inputs), atol=1e-5)
     assert not torch.allclose(logits(tiny, found["unsteered"], inputs), logits(tiny, found["bare hook"], inputs))
 
 
@@ -131,6 +140,112 @@ def test_the_dense_fit_is_the_gate_times_the_direction() -> None:
     dense = fitting.dense_fit(forget, retain, direction, keep=0.5, gamma=2.4e-3)
     gate = hard_gate(forget, Moments.of(retain), keep=0.5, gamma=1e-3, centred=False)
     assert torch.allclose(dense, torch.outer(direction, gate.weight[0]), rtol=1e-8, atol=1e-10)
+
+
+def test_gates_in_turn_are_those_of_the_study(tiny: Any) -> None:
+    """The same gates as the study's sequential fit, from the same prompts; only the first is also that of a parallel
+    one."""
+    few, rows = 4, fitting.BATCH
+    batches = fitting.in_batches(cost.prompts(tiny, rows, 8))
+    sites = every_layer(tiny)
+    vectors = torch.randn(len(sites), find_decoder(tiny).hidden_size, generator=torch.Generator().manual_seed(1))
+
+    def encode(prompts: list[Prompt]) -> dict[str, Tensor]:
+        return {key: value[[int(prompt.text) for prompt in prompts]] for key, value in batches[0].items()}
+
+    study: Any = SimpleNamespace(vanilla=SimpleNamespace(model=tiny, encode=encode))
+    asked: list[Any] = [SimpleNamespace(prompt=Prompt(f"{row:02}")) for row in range(rows)]
+    sets = {"forget": asked[:few], "retain": asked[few:]}
+    with torch.no_grad():
+        wanted = ablate_push.sequential(study, sets, Direction(sites, vectors), 1.0)
+        found = fitting.sequential(tiny, batches, few, vectors[:-1])
+        apart = fitting.parallel(fitting.read(tiny, batches, sites[:-1]), few)
+    assert found.sites == wanted.sites == tuple(apart) == tuple(sites[1:])
+    for site in found.sites:
+        assert torch.equal(found.gates[site].weight, wanted.gates[site].weight), site
+        assert torch.equal(found.directions[site], wanted.directions[site]), site
+        assert torch.equal(found.gates[site].weight, apart[site].weight) == (site == HookSite(1)), site
+
+
+def test_the_attack_that_is_timed_minimises_what_that_of_the_study_does(tiny: Any, name: str) -> None:
+    about = pictures.shown(tiny, name, 2, 40)
+    # the study's last label is the end of the turn, which it leaves out
+    labels = about.inputs["labels"].clone()
+    labels[:, -1] = -100
+    loaded: Any = SimpleNamespace(
+        model=tiny,
+        pixel_inputs=about.ready,
+        encode=lambda *_: {**about.inputs, "labels": about.inputs["labels"].clone()},
+    )
+    wanted = directions._answer_loss(loaded, [], [])
+    found = pictures.answer_loss(tiny, {**about.inputs, "labels": labels}, about.ready)
+    pixels = about.pixels.clone().requires_grad_()
+    losses = found(pixels)
+    assert losses.shape == (2,) and torch.equal(losses, wanted(about.pixels))
+    (gradient,) = torch.autograd.grad(losses.sum(), pixels)
+    assert gradient.abs().amax(dim=(1, 2, 3)).gt(0).all(), "every picture counts"
+
+
+def test_the_attack_goes_through_the_model_once_a_step_and_leaves_it_as_it_was(tiny: Any, name: str) -> None:
+    about = pictures.shown(tiny, name, 3, 40)
+    seen: list[tuple[int, bool]] = []
+    handle = tiny.register_forward_hook(lambda _, __, out: seen.append((len(out.logits), out.logits.requires_grad)))
+    with handle, torch.no_grad():
+        pictures.attack(tiny, about, steps=2, at_once=2)
+    assert seen == [(2, True), (2, True), (2, False), (1, True), (1, True), (1, False)], (
+        "the last one looks at the result"
+    )
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
+
+
+def test_fits_in_turn_and_attacks_are_compared_with_the_passes_of_a_parallel_fit(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, asked = iter((2.0, 0.5, 6.0, 4.0)), []
+
+    def least(call: Any, *_: Any) -> float:
+        asked.append(call())
+        return next(seconds)
+
+    monkeypatch.setattr(fitting, "_least", least)
+    depth = len(find_decoder(tiny).layers)
+    with torch.no_grad():
+        rows = list(fitting.published(
+            tiny, lambda count: cost.prompts(tiny, count, 8), lambda: "PGD", rows=40, attacked="3 pictures"
+        ))  # fmt: skip
+    assert [(row["method"], row["value"], row["ratio"]) for row in rows] == [
+        ("forward passes", 2.0, 1.0), ("eraser (published form)", 0.5, 1.25),
+        ("eraser (sequential)", 6.0, 3.0), ("PGD", 4.0, 3.0),
+    ]  # fmt: skip
+    assert {(row["phase"], row["layers"], row["batch"], row["reference"]) for row in rows} == {
+        ("fit", depth - 1, fitting.BATCH, "forward passes")
+    }
+    assert [row["shape"] for row in rows] == [
+        *["4 forget, 40 retain prompts"] * 3,
+        "4 forget, 40 retain prompts, 3 pictures",
+    ]
+    assert len(asked[1]) == len(asked[2].gates) == depth - 1 and asked[3] == "PGD"
+
+
+def test_two_blocks_have_no_gates_in_turn() -> None:
+    cut = shapes.open_model("llava-hf/llava-1.5-7b-hf", device="meta", blocks=2)
+    assert not list(cost.published(cut, "llava-hf/llava-1.5-7b-hf", width=8, rows=10))
+
+
+@pytest.mark.parametrize(
+    ("real", "size", "width", "tokens"),
+    [("llava-hf/llava-1.5-7b-hf", 336, 600, 576), ("Qwen/Qwen2.5-VL-7B-Instruct", 448, 600, 256),
+     ("llava-hf/llava-1.5-13b-hf", 336, 48, 576)],
+)  # fmt: skip
+def test_pictures_of_a_real_shape_have_its_size_and_tokens(real: str, size: int, width: int, tokens: int) -> None:
+    cut = shapes.open_model(real, device="meta", blocks=1)
+    about = pictures.shown(SimpleNamespace(config=cut.config, device=torch.device("cpu")), real, 2, width)
+    assert about.pixels.shape == (2, 3, size, size)
+    assert about.inputs["input_ids"].shape == (2, max(width, tokens + pictures.TEXT))
+    assert about.inputs["input_ids"].eq(cut.config.image_token_id).sum(1).tolist() == [tokens] * 2
+    ready = about.ready(about.pixels)
+    if "image_grid_thw" in ready:
+        assert ready["image_grid_thw"].prod(1).tolist() == [4 * tokens] * 2, "four patches are one token"
 
 
 def test_the_table_replaces_what_was_measured_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

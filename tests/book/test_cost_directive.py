@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cost_directive import ResultsCost, runs
+from cost_directive import ResultsCost, _ratios, runs
 from results_reader import MissingResult
 
 
@@ -50,3 +50,17 @@ def test_a_model_is_named_with_its_columns_where_they_come_from_several_runs() -
         ("tiny Qwen2.5-VL", "old", "M"),
     ]  # fmt: skip
     assert named(methods="dense") == [("tiny LLaVA-1.5", "old", "M"), ("tiny Qwen2.5-VL", "old", "M")]
+
+
+def test_columns_stand_below_their_model_where_methods_have_different_ones() -> None:
+    rows = [
+        {**setting(layers, 32), "model": model, "method": method, "ratio": ratio}
+        for method, layers, ratios in (("dense", 1, (1.25, 1.5)), ("PGD", 5, (2.25, 2.5)))
+        for model, ratio in zip(("tiny-llava", "tiny-qwen"), ratios, strict=True)
+    ]
+    head, body = _ratios(rows, "method", 2)
+    assert head[0] == [("", 1), ("tiny LLaVA-1.5", 2), ("tiny Qwen2.5-VL", 2)]
+    assert [text for text, _ in head[1]] == ["method", *["1 block, batch 32", "5 blocks, batch 32"] * 2]
+    assert [[cell.astext() for cell in row] for row in body] == [
+        ["dense", "1.25", "", "1.50", ""], ["PGD", "", "2.25", "", "2.50"],
+    ]  # fmt: skip
