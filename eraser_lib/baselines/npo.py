@@ -2,7 +2,7 @@
 
 Objective: - (2 / beta) E_f log sigmoid(- beta r) + lambda L_r, with r the log-ratio of an answer's likelihood under the
 model and under vanilla, SUMMED over its tokens. Public multimodal code takes the mean over tokens, which is a far
-weaker method at the same beta: here it is the variant ``length="mean"``, with a grid of its own.
+weaker method at the same beta: it is to be had as ``length="mean"``, and no search of the study tries it.
 Source: arXiv 2404.05868.
 """
 
