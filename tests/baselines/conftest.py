@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
 
+import pytest
+from torch import Tensor
+
+from eraser_lib.baselines.training import Loss, TrainConfig, loss_of, unlearn
 from eraser_lib.bench.people import ATTRIBUTES
 from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.records import Prompt, Question
@@ -46,3 +50,24 @@ def forget(questions: list[Question]) -> list[Question]:
 def retain(questions: list[Question]) -> list[Question]:
     """The second person's rows."""
     return questions[4:]
+
+
+class Lesson(Loss):
+    """Descent on the forget rows: the opposite of what the baselines do."""
+
+    name = "lesson"
+
+    def terms(
+        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Loss.terms`."""
+        loss = loss_of(model, gone)
+        return loss, {"forget": loss}
+
+
+@pytest.fixture(scope="package")
+def learned(loaded: Loaded, questions: list[Question]) -> Loaded:
+    """The model after it has learned the answers by heart: from one that knows nothing little can be taken."""
+    trained = unlearn(loaded, questions, questions, Lesson(), TrainConfig(lr=3e-3, epochs=100, batch=len(questions)))
+    assert trained.losses[-1]["forget"] < 0.1
+    return trained.loaded

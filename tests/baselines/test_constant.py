@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from eraser_lib import Direction, HookSite, every_layer, run_capture
 from eraser_lib.baselines.constant import constant
+from eraser_lib.bench.language import REFUSALS
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments.methods import Push
 from eraser_lib.families import Loaded
+from tests.baselines.answers import gained
 
 
 @pytest.fixture
@@ -44,6 +48,20 @@ def test_a_stronger_push_moves_what_comes_after_further_along(
         with eraser.attach(loaded.model):
             places.append(run_capture(loaded.model, inputs, [last])[last] @ direction[last])
     assert bool((places[0] < places[1]).all()) and bool((places[1] < places[2]).all())
+
+
+def test_a_push_towards_a_refusal_makes_it_likelier_and_the_answers_of_everybody_less(
+    learned: Loaded, questions: list[Question]
+) -> None:
+    """Along what the head reads as the refusal's first token, behind the last block."""
+    site = every_layer(learned.model)[-1]
+    first = learned.answer_ids(REFUSALS[0])[0]
+    way = Direction((site,), learned.model.lm_head.weight[first].detach()[None])
+    eraser = constant(Push("way", (site.layer,), 5.0), {"way": way})
+    refused = [replace(row, answer=REFUSALS[0]) for row in questions]
+    answers, refusals = (gained(learned, rows, lambda: eraser.attach(learned.model)) for rows in (questions, refused))
+    assert bool((refusals > 0.1).all()), "nothing asks whom a prompt is about"
+    assert bool((answers < -0.1).all())
 
 
 def test_generated_tokens_get_vectors_of_their_own_only_where_they_are_pushed(direction: Direction) -> None:

@@ -1,4 +1,4 @@
-"""LEACE: the guarantee on the rows that it was fitted on, the positions it edits, and what it leaves alone."""
+"""LEACE: its guarantee and its map by hand, the positions it edits, and what it takes and leaves alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from eraser_lib.experiments.activations import Activations, read_activations
 from eraser_lib.families import Loaded
 from eraser_lib.hooks import capture
 from eraser_lib.sites import HookSite
+from tests.baselines.answers import gained
 
 Rows = list[Question]
 SITE = HookSite(1, "output")
@@ -36,6 +37,21 @@ def test_after_it_the_label_is_uncorrelated_with_every_coordinate() -> None:
             was = ((before - before.mean(0)) * (z - z.mean())[:, None]).mean(0).abs().max()
             assert (centred * (z - z.mean())[:, None]).mean(dim=0).abs().max() < 1e-3 * was
         assert map_.proj_right.shape[0] >= (2 if label == "person" else 1)
+
+
+def test_a_map_of_two_dimensions_by_hand() -> None:
+    """Two forget and two retain rows about (5, 3), nine times each.
+
+    Their covariance is ((2, 1), (1, 1)), which of 36 rows is shrunken by a tenth towards 1.5 times the identity: S is
+    ((1.95, 0.9), (0.9, 1.05)). The label moves along c = (1, 1), and S^-1 c stands along (1, 7), so that the map takes
+    c (1, 7) (x - mean) / 8 away.
+    """
+    mean, ends = torch.tensor([5.0, 3.0]), torch.tensor([[2.0, 1.0], [0.0, 1.0]])
+    forget, retain = (mean + side * ends.repeat(9, 1) for side in (1, -1))
+    map_ = Leace((1,)).fit({SITE: forget}, {SITE: retain}, ["a"] * 18).maps[SITE]
+    points = torch.tensor([[2.0, 1.0], [0.0, 1.0], [-2.0, -1.0], [0.0, -1.0], [3.0, -4.0]])
+    places = torch.tensor([[7.0, -1.0], [-7.0, 1.0], [-7.0, 1.0], [7.0, -1.0], [49.0, -7.0]]) / 8
+    torch.testing.assert_close(map_(mean + points), mean + places)
 
 
 def test_it_edits_the_answer_positions_or_all(loaded: Loaded, forget: Rows, retain: Rows) -> None:
@@ -73,6 +89,18 @@ def test_what_is_generated_is_edited_too(loaded: Loaded, forget: Rows, retain: R
             seen.append((edit(stream) != stream).any(dim=-1)[0])
     assert seen[0].tolist() == [False] * 4 + [True]
     assert seen[1].all() and seen[2].all()
+
+
+def test_attached_it_takes_answers_about_the_forgotten_and_leaves_the_retained(
+    learned: Loaded, forget: Rows, retain: Rows
+) -> None:
+    """With ten times as many retained rows, so that the mean, which a map leaves where it is, is nearly theirs."""
+    gone, kept = (read_activations(learned, [row.prompt for row in rows]) for rows in (forget, retain))
+    many = {site: values.repeat(10, 1) for site, values in kept.items()}
+    made = Leace((5,)).fit(gone, many, people=["a"] * len(forget))
+    lost, spared = (-gained(learned, rows, lambda: made.attach(learned.model)).mean() for rows in (forget, retain))
+    assert lost > 0.1
+    assert abs(spared) < 0.1 * lost
 
 
 def test_a_name_for_every_row() -> None:

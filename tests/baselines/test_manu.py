@@ -1,4 +1,4 @@
-"""MANU: importance by hand, and that the right neurons are cut."""
+"""MANU: importance by hand, that the right neurons are cut, and what is forgotten without them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from eraser_lib.baselines.manu import Activity, Manu, activity, importance
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
+from tests.baselines.test_objectives import change
 
 Rows = list[Question]
 
@@ -61,6 +62,17 @@ def test_it_zeroes_what_the_forgotten_use_most(loaded: Loaded, forget: Rows, ret
         assert torch.equal(weight[:, kept], was[:, kept])
     # a neuron is cut for its ratio: on swapped sets others are
     assert Manu(share=0.1, tau=0.01).fit(loaded, retain, forget).cut != pruned.cut
+
+
+def test_the_forgotten_answers_become_less_likely_than_the_retained(
+    learned: Loaded, forget: Rows, retain: Rows
+) -> None:
+    """In a model that knows both by heart, whichever of the two people is to be forgotten."""
+    for gone, kept in ((forget, retain), (retain, forget)):
+        pruned = Manu(share=0.5, tau=0.01).fit(learned, gone, kept).loaded
+        lost, spared = (change(learned, pruned, rows) for rows in (gone, kept))
+        assert lost > 0.02
+        assert spared < 0.6 * lost
 
 
 def test_one_kind_of_prompt_is_an_error(loaded: Loaded, forget: Rows, retain: Rows) -> None:
