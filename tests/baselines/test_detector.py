@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from eraser_lib.baselines.detector import EMBEDDING, RULES, Gaussians, Neighbours, embed
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.evaluate.generate import evaluate
-from eraser_lib.evaluate.log import SCHEMA, to_table
+from eraser_lib.evaluate.log import SCHEMA, read_log, to_table
 from eraser_lib.experiments import closed
 from eraser_lib.families import Loaded
 from eraser_lib.hooks import run_capture
@@ -93,9 +95,27 @@ def test_a_refused_row_shows_nothing_but_the_refusal(loaded: Loaded, forget: Row
     assert kept.equals(after[same].iloc[[1, 2]].astype(str)), "other rows are vanilla's"
 
 
-def test_a_refusal_behind_options_is_a_guess(loaded: Loaded, forget: Rows) -> None:
-    from dataclasses import replace
+def test_in_front_of_a_model_it_refuses_the_forgotten_alone(
+    loaded: Loaded, forget: Rows, retain: Rows, tmp_path: Path
+) -> None:
+    """The forgotten in words that it has not seen, the retained in those that set its threshold."""
+    texts = [row.prompt.text.replace("What is", "Tell me") for row in forget]
+    reworded = [replace(row, prompt=replace(row.prompt, text=text)) for row, text in zip(forget, texts, strict=True)]
+    rows = [*reworded, *retain]
+    run = {"preset": "toy", "model": "llava", "split": "5", "method": "vanilla", "seed": 0}
+    log = evaluate(loaded, rows, log_extra=run, max_new_tokens=3)
+    fitted, kept, asked = (embed(loaded, [row.prompt for row in of]) for of in (forget, retain, rows))
+    detector = RULES["1 nearest"](fitted, kept)
+    study: Any = SimpleNamespace(vanilla=loaded, vocabulary=frozenset(), log_path=lambda method: tmp_path / method)
+    after = closed.detect(study, log, rows, detector, asked, {"retain": kept}, alpha=0.2)
+    assert after["opened"].tolist() == [True] * 4 + [False] * 4
+    assert after["refusal"].tolist() == after["opened"].tolist()
+    assert after["answer_prob"][:4].eq(0).all()
+    assert after["answer_prob"][4:].equals(log["answer_prob"][4:].astype(object)), "the retained are answered as before"
+    assert read_log(tmp_path / "detector")["output"].tolist() == after["output"].tolist()
 
+
+def test_a_refusal_behind_options_is_a_guess(loaded: Loaded, forget: Rows) -> None:
     row = replace(forget[1], task="classification", options=("red", "blue", forget[1].answer, "green"), answer="C")
     run = {"preset": "toy", "model": "llava", "split": "5", "method": "vanilla", "seed": 0}
     log = evaluate(loaded, [row], log_extra=run, max_new_tokens=3)
