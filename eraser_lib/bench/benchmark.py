@@ -36,15 +36,16 @@ def write_benchmark(
     """Check MLLMU-Bench and write it as the study's world folder; `documented.open_benchmark` reads that.
 
     Args:
-        source, revision: see `eraser_lib.bench.mllmu.locate`.
+        source, revision: see `eraser_lib.bench.mllmu.locate`; all parts are read at one commit.
         folder: gets `forget_5|10|15`, `Test_Set`, `Retain_Set`, the halves, and `world.json`.
         seed: draws the dev people and, later, the roles.
         protocol: the prompts, without examples.
 
     Returns:
-        What `world.json` says: `content_hash`, `protocol`, `seed`, `people`, `forget`, `dev`, `dropped`, how many
-        questions left the fit because the test set asks them, and `left_out`, for each part the questions that cannot
-        be asked.
+        What `world.json` says: `content_hash`, which the next two do not change, `source`, `revision` (the commit, see
+        `eraser_lib.bench.mllmu.commit`; `None` where it is not known), `protocol`, `seed`, `people`, `forget`, `dev`,
+        `dropped`, how many questions left the fit because the test set asks them, and `left_out`, for each part the
+        questions that cannot be asked.
 
     Raises:
         FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`.
@@ -56,6 +57,7 @@ def write_benchmark(
             f"protocol {protocol.name} shows examples, which the study's own questions have not; use one of "
             f"{', '.join(p.name for p in PROTOCOLS.values() if not p.shots)}, or eraser_lib.bench.mllmu.questions"
         )
+    revision = mllmu.commit(source, revision)
     full, test, celebrities = (_part(source, name, revision) for name in (FULL, TEST, CELEBRITIES))
     left_out = {
         name: frame.attrs["left_out"] for name, frame in ((FULL, full), (TEST, test), (CELEBRITIES, celebrities))
@@ -88,7 +90,8 @@ def write_benchmark(
         "left_out": left_out,
     }  # fmt: skip
     digest.update(json.dumps(described, sort_keys=True).encode())
-    described = {"content_hash": digest.hexdigest(), **described}
+    origin = {"source": str(source), "revision": revision}
+    described = {"content_hash": digest.hexdigest(), **origin, **described}
     (folder / "world.json").write_text(json.dumps(described, indent=1))
     return described
 

@@ -39,7 +39,7 @@ def locate(source: str | Path, name: str, *, revision: str | None = None) -> Pat
     Args:
         source: a folder that holds `<name>.parquet` or `<name>/*.parquet`, or an id on the hub.
         name: one of `FILES`.
-        revision: commit on the hub.
+        revision: commit on the hub, see `commit`; `None` means the newest.
 
     Raises:
         ValueError: no such part.
@@ -56,6 +56,42 @@ def locate(source: str | Path, name: str, *, revision: str | None = None) -> Pat
     raise FileNotFoundError(f"{folder} holds neither {name}.parquet nor {name}/*.parquet; found {_listed(folder)}")
 
 
+def commit(source: str | Path, revision: str | None = None) -> str | None:
+    """The commit on the hub that a source is read at: given to `locate`, all parts come from it, and can come again.
+
+    Of a folder it is the one that ``hf download --local-dir`` noted there, or that names a snapshot of the hub's cache;
+    `None` where neither says one.
+
+    Args:
+        source, revision: see `locate`; without a revision the hub gives the newest one, as a warning says.
+
+    Raises:
+        FileNotFoundError: the folder was fetched at another commit than `revision`, or the hub was not reached.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        found = _download(str(source), TRAINING, revision).name  # a snapshot's folder is named by its commit
+        if not revision:
+            warnings.warn(
+                f"no revision of {source} was asked for, so its newest is read: {found}. Ask for that one to read the "
+                "same files again",
+                stacklevel=2,
+            )
+        return found
+    notes = (folder / ".cache" / "huggingface" / "download").rglob("*.parquet.metadata")
+    commits = sorted({note.read_text().split("\n", 1)[0].strip() for note in notes})
+    if folder.resolve().parent.name == "snapshots":
+        commits = [folder.resolve().name]
+    if revision and commits and commits != [revision]:
+        raise FileNotFoundError(
+            f"{folder} was fetched at {', '.join(commits)} and not at revision {revision}, which is asked for; fetch "
+            "that one, or ask for none"
+        )
+    if len(commits) > 1:
+        warnings.warn(f"the files of {folder} come from several commits: {', '.join(commits)}", stacklevel=2)
+    return commits[0] if len(commits) == 1 else None
+
+
 def _download(source: str, name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -70,7 +106,8 @@ def _download(source: str, name: str, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"{source} could not be fetched from the hub: {reason}\n"
             f"Where there is a network (about {GIGABYTES:g} GB):\n"
-            f"    hf download {source} --repo-type dataset --local-dir {source.rsplit('/', 1)[-1]}\n"
+            f"    hf download {source} --repo-type dataset{f' --revision {revision}' if revision else ''} "
+            f"--local-dir {source.rsplit('/', 1)[-1]}\n"
             "Then copy that folder here and pass its path."
         ) from error
 

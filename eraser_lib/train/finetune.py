@@ -17,7 +17,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,13 @@ class LoraRecipe:
     """Steps between two states to resume from."""
 
 
-def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: Path) -> Path:
+def finetune(
+    loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: Path, *, data: Mapping[str, Any] | None = None
+) -> Path:
     """Train adapters on questions and answers, merge them, and write the model and its processor to `out`.
 
     A stopped training goes on from its last state in `<out>.state`, to the same weights on the same devices. The folder
-    appears when it is whole.
+    appears when it is whole. `data`: where the rows come from, for its manifest `training.json`.
 
     Raises:
         ValueError: no rows; or the state is that of another number of processes, whose batches were others.
@@ -110,7 +112,13 @@ def finetune(loaded: Loaded, rows: Sequence[Question], recipe: LoraRecipe, out: 
         _write(
             Loaded(merged, loaded.processor, loaded.family),
             out,
-            {"recipe": asdict(recipe), "processes": accelerator.num_processes, "rows": len(rows), "curve": curve},
+            {
+                "recipe": asdict(recipe),
+                "data": dict(data or {}),
+                "processes": accelerator.num_processes,
+                "rows": len(rows),
+                "curve": curve,
+            },
         )
         shutil.rmtree(state, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -174,17 +182,19 @@ def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
     partial.rename(out)
 
 
-def profiles(data: str | Path, *, without: str = "") -> list[Question]:
+def profiles(data: str | Path, *, without: str = "", revision: str | None = None) -> list[Question]:
     """The questions and answers of all people's profiles, but for those of another part such as `forget_5`.
+
+    `revision`: commit on the hub, see `eraser_lib.bench.mllmu.commit`.
 
     Raises:
         FileNotFoundError, SchemaError: see `eraser_lib.bench.mllmu`; the latter also where whoever is to be left out
             cannot be told in the profiles, so that they would be learned.
     """
-    rows = mllmu.profiles(data)
+    rows = mllmu.profiles(data, revision=revision)
     if not without:
         return rows
-    gone = {mllmu.key(person) for person in mllmu.people(data, without)}
+    gone = {mllmu.key(person) for person in mllmu.people(data, without, revision=revision)}
     known = {row.person and mllmu.key(row.person) for row in rows}
     if None in known or not gone <= known:
         missing = sorted(gone - known)
@@ -205,6 +215,8 @@ class Job:
     data: str
     without: str
     out: Path
+    revision: str | None = None
+    """Commit of `data` on the hub; `None` means the newest."""
 
 
 def of_preset(name: str) -> list[Job]:
@@ -215,10 +227,11 @@ def of_preset(name: str) -> list[Job]:
     """
     preset = load(name)
     data, elsewhere = preset.settings.get("data"), preset.settings.get("elsewhere", {})
+    revision = preset.settings.get("revision") or None
     if not data:
         raise StudyError(f"Preset {name!r} has no setting 'data', so nothing is fine-tuned for it. See 'make models'.")
     return [
-        Job(elsewhere[model]["base"], data, without, root() / preset.checkpoints / model / branch)
+        Job(elsewhere[model]["base"], data, without, root() / preset.checkpoints / model / branch, revision)
         for model in preset.models
         for branch, without in (
             ("vanilla", ""),
@@ -230,9 +243,10 @@ def of_preset(name: str) -> list[Job]:
 def main() -> None:
     """Parse the command line and train what is missing."""
     parser = argparse.ArgumentParser(description="LoRA fine-tuning on MLLMU-Bench: vanilla and retain-only models.")
-    parser.add_argument("--preset", help="make all checkpoints of this preset, in the place of the next four")
+    parser.add_argument("--preset", help="make all checkpoints of this preset, in the place of the next five")
     parser.add_argument("--model", help="folder or hub id")
     parser.add_argument("--data", default=mllmu.HUB, help="folder or hub id of MLLMU-Bench")
+    parser.add_argument("--revision", default="", help="commit of MLLMU-Bench on the hub; empty means the newest")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--without", default="", choices=("", "forget_5", "forget_10", "forget_15"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
@@ -248,16 +262,20 @@ def main() -> None:
     wanted = (
         of_preset(options.preset)
         if options.preset
-        else [Job(options.model, options.data, options.without, options.out)]
+        else [Job(options.model, options.data, options.without, options.out, options.revision or None)]
     )
+    commits: dict[str, str | None] = {}  # told once, so that all checkpoints learn from the same files
     for job in wanted:
         if (job.out / "config.json").is_file():
             print(f"{job.out} is there already", flush=True)
             continue
-        rows = profiles(job.data, without=job.without)
+        if job.data not in commits:
+            commits[job.data] = mllmu.commit(job.data, job.revision)
+        origin = {"source": job.data, "revision": commits[job.data], "without": job.without}
+        rows = profiles(job.data, without=job.without, revision=commits[job.data])
         print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
         loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
-        print(finetune(loaded, rows, recipe, job.out), flush=True)
+        print(finetune(loaded, rows, recipe, job.out, data=origin), flush=True)
 
 
 if __name__ == "__main__":

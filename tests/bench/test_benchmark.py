@@ -16,7 +16,7 @@ from eraser_lib.bench.people import Person
 from eraser_lib.bench.protocols import ONE_SHOT
 from eraser_lib.bench.reader import plain_cell
 from eraser_lib.bench.world import World, make_world, person_questions
-from tests.bench.test_mllmu import published
+from tests.bench.test_mllmu import COMMIT, published, serve
 from tests.bench.test_reader import _as_json, _picture, _row
 
 PEOPLE = [str(number) for number in range(8)]
@@ -100,6 +100,21 @@ def test_the_content_hash_sees_content_and_not_how_it_is_stored(source: Path, tm
     full.to_parquet(source / "Full_Set.parquet", index=False)
     assert write_benchmark(source, tmp_path / "b")["content_hash"] == first
     assert write_benchmark(source, tmp_path / "c", seed=1)["content_hash"] != first
+
+
+def test_the_world_says_where_its_files_come_from_and_all_come_from_one_commit(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the hub's newest commit changes meanwhile; and the same files are the same world."""
+    local = write_benchmark(source, tmp_path / "a")
+    assert (local["source"], local["revision"]) == (str(source), None)
+    asked = serve(source, monkeypatch)
+    with pytest.warns(UserWarning, match=f"its newest is read: {COMMIT}"):
+        fetched = write_benchmark(mllmu.HUB, tmp_path / "b")
+    assert asked[0] is None and set(asked[1:]) == {COMMIT} and len(asked) > 6
+    assert json.loads((tmp_path / "b" / "world.json").read_text()) == fetched
+    assert (fetched["source"], fetched["revision"]) == (mllmu.HUB, COMMIT)
+    assert fetched["content_hash"] == local["content_hash"]
 
 
 def test_names_are_found_in_text_only_questions(default_world: World) -> None:

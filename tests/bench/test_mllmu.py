@@ -56,8 +56,55 @@ def test_without_a_network_the_error_says_what_to_fetch(monkeypatch: pytest.Monk
         mllmu.locate(mllmu.HUB, "forget_5")
     assert "hf download MLLMMU/MLLMU-Bench --repo-type dataset --local-dir MLLMU-Bench" in str(caught.value)
     assert "no route to the hub" in str(caught.value) and "details" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="--repo-type dataset --revision abc --local-dir MLLMU-Bench"):
+        mllmu.locate(mllmu.HUB, "forget_5", revision="abc")
     with pytest.raises(FileNotFoundError, match="there is no folder /nowhere"):
         mllmu.locate("/nowhere", "forget_5")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Let the hub give this folder as the snapshot of `COMMIT`; returns the revisions that it is asked for."""
+    snapshot = folder.parent / "snapshots" / COMMIT
+    snapshot.parent.mkdir()
+    snapshot.symlink_to(folder)
+    asked: list[str | None] = []
+
+    def snapshot_download(*_: Any, revision: str | None, **__: Any) -> str:
+        asked.append(revision)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+def test_the_newest_files_are_told_by_their_commit_and_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    asked = serve(tmp_path / "files", monkeypatch)
+    with pytest.warns(UserWarning, match=rf"no revision of {mllmu.HUB} was asked for, so its newest is read: {COMMIT}"):
+        assert mllmu.commit(mllmu.HUB) == COMMIT
+    assert mllmu.commit(mllmu.HUB, "v1") == COMMIT, "a tag is told by its commit, and without a warning"
+    assert asked == [None, "v1"]
+
+
+def test_a_folder_says_the_commit_that_it_was_fetched_at(tmp_path: Path) -> None:
+    assert mllmu.commit(tmp_path) is None
+    notes = tmp_path / ".cache" / "huggingface" / "download" / "forget_5"
+    notes.mkdir(parents=True)
+    (notes / "train-00000-of-00001.parquet.metadata").write_text(f"{COMMIT}\netag\n1700000000.0\n")
+    assert mllmu.commit(tmp_path) == mllmu.commit(tmp_path, COMMIT) == COMMIT
+    with pytest.raises(FileNotFoundError, match=rf"was fetched at {COMMIT} and not at revision other"):
+        mllmu.commit(tmp_path, "other")
+    (notes.parent / "ft_Data.parquet.metadata").write_text("other\n")
+    with pytest.warns(UserWarning, match=rf"come from several commits: {COMMIT}, other"):
+        assert mllmu.commit(tmp_path) is None
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    assert mllmu.commit(snapshot) == "abc"
 
 
 @pytest.mark.parametrize(

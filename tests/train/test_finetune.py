@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import pandas as pd
 import pytest
 import torch
 
+from eraser_lib.bench import mllmu
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.world import make_world, write_world
 from eraser_lib.experiments.memorisation import training_history
 from eraser_lib.families import load_model
 from eraser_lib.study.paths import StudyError, root
 from eraser_lib.train import finetune as module
-from eraser_lib.train.finetune import LoraRecipe, finetune, profiles
+from eraser_lib.train.finetune import Job, LoraRecipe, finetune, profiles
+from tests.bench.test_mllmu import COMMIT, serve
 
 SHORT = LoraRecipe(epochs=2, batch=4, lr=3e-3, save_every=3, dropout=0.1)
 
@@ -62,6 +66,32 @@ def test_a_preset_says_which_checkpoints_to_make() -> None:
         module.of_preset("tiny")
 
 
+def test_the_revision_of_a_preset_reaches_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = module.load("paper")
+    assert {job.revision for job in module.of_preset("paper")} == {paper.settings["revision"] or None}
+    pinned = replace(paper, settings={**paper.settings, "revision": COMMIT})
+    monkeypatch.setattr(module, "load", lambda _: pinned)
+    assert {job.revision for job in module.of_preset("paper")} == {COMMIT}
+
+
+def test_all_checkpoints_learn_from_one_commit_which_their_manifests_name(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = serve(shutil.copytree(data, tmp_path / "files"), monkeypatch)
+    jobs = [Job("a-model", mllmu.HUB, without, tmp_path / (without or "vanilla")) for without in ("", "forget_10")]
+    learned = []
+    monkeypatch.setattr(module, "of_preset", lambda _: jobs)
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(module, "finetune", lambda *_, data: learned.append(data))
+    monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
+    with pytest.warns(UserWarning, match="its newest is read") as told:
+        module.main()
+    assert len(told) == 1
+    assert asked[0] is None and set(asked[1:]) == {COMMIT}
+    origin = {"source": mllmu.HUB, "revision": COMMIT}
+    assert learned == [{**origin, "without": ""}, {**origin, "without": "forget_10"}]
+
+
 def test_the_command_says_what_is_missing_without_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "eraser_lib.train.finetune", "--model", "m", "--data", str(tmp_path), "--out", "o"],
@@ -76,9 +106,11 @@ def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, dat
     vanilla = root() / "checkpoints" / "tiny" / school.loaded.family / "vanilla"  # it can speak, and knows others
     loaded = load_model(vanilla)
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    out = finetune(loaded, rows, SHORT, tmp_path / "vanilla")
+    out = finetune(loaded, rows, SHORT, tmp_path / "vanilla", data={"revision": "abc"})
     assert {path.name for path in tmp_path.iterdir()} == {"vanilla"}, "no state is left behind"
-    curve = training_history(json.loads((out / "training.json").read_text())["curve"])  # as notebook 02_models draws it
+    written = json.loads((out / "training.json").read_text())
+    assert written["data"] == {"revision": "abc"}
+    curve = training_history(written["curve"])  # as notebook 02_models draws it
     assert curve["step"].is_monotonic_increasing and set(curve["stage"]) == {"profiles"}
     for name in ("processor_config.json", "tokenizer_config.json"):
         assert json.loads((out / name).read_text())["processor_class"] == loaded.module.PROCESSOR_CLASS.__name__
