@@ -1,7 +1,7 @@
 """CLEAR (arXiv 2410.18057): 200 fictitious authors with pictures and questions, read into the same records.
 
 Its rows are of three kinds, told by their columns: a question with `options` (real faces, the real world), a picture
-with a `caption` and a `name`, and a `question` with an `answer` in words.
+with a `caption` and a `name`, and a `question` with an `answer` in words. No column is in all of its parts.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pandera.pandas as pa
 from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
+from eraser_lib.bench.schema import cells, is_picture, validate
 
 HUB = "therem/CLEAR"
 DESCRIBE = "Who is in this picture, and what can be seen?"
 NAME = "What is the name of the person in the image?"
+TEXT = ("name", "caption", "question", "answer")
+TEXTS = (
+    "options", "perturbed_names", "perturbed_captions", "perturbed_answer", "paraphrased_answer", "paraphrased_caption",
+)  # fmt: skip
+"""Columns that hold one text or several."""
 
 
 def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0) -> list[Question]:
@@ -33,7 +40,7 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
 
     Raises:
         FileNotFoundError: no such file.
-        SchemaError: a row of none of the three kinds; names it.
+        SchemaError: a cell that is not what its column should hold, or a row of none of the three kinds; names them.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -41,7 +48,9 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
         )
     rng = random.Random(f"clear-{seed}")
     found: list[Question] = []
-    for number, row in enumerate(pd.read_parquet(path).to_dict("records")):
+    frame = pd.read_parquet(path)
+    validate(frame, SCHEMA, f"{path.name} is not CLEAR as it was published")
+    for number, row in enumerate(frame.to_dict("records")):
         made = list(_row({str(key): value for key, value in row.items()}, rng))
         if not made:
             raise SchemaError(
@@ -52,6 +61,22 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
             Question(id=f"{path.stem}/{number}/{kind}", subset=subset, role=role, **fields) for kind, fields in made
         ]
     return found
+
+
+def _is_texts(cell: Any) -> bool:
+    return isinstance(cell, str) or (not isinstance(cell, Mapping) and all(isinstance(text, str) for text in cell))
+
+
+_SOME: dict[str, Any] = {"nullable": True, "required": False}
+SCHEMA = pa.DataFrameSchema(
+    {
+        "image": cells("is no picture with bytes that can be decoded", is_picture, **_SOME),
+        **{name: cells("is no text", lambda cell: isinstance(cell, str), **_SOME) for name in TEXT},
+        **{name: cells("is no text and no list of texts", _is_texts, **_SOME) for name in TEXTS},
+    },
+    strict=False,
+)
+"""What the columns hold, where a part has them and a row fills them."""
 
 
 def _row(row: Mapping[str, Any], rng: random.Random) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import warnings
@@ -12,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
-from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
 from eraser_lib.bench.reader import TASKS, SchemaError, plain_cell, questions_of, read_profiles
 from eraser_lib.bench.records import Question, Role, Subset
+from eraser_lib.bench.schema import cells, is_picture, plain, some, validate
 
 HUB = "MLLMMU/MLLMU-Bench"
 FILES = (
@@ -167,25 +166,21 @@ def part(source: str | Path, name: str, *, revision: str | None = None) -> pd.Da
     left_out: list[str] = []
     asked = 0
     for task in TASKS:
-        cells = []
+        kept_cells = []
         for person, cell in zip(frame["ID"], frame[task], strict=True):
             # a table writes NaN for None
             kept, faults = _askable(task, None if isinstance(cell, float) else plain_cell(cell))
             asked += sum(map(len, kept.values())) if isinstance(kept, dict) else len(kept)
             left_out += [f"ID {person}, {task}: {fault}" for fault in faults]
-            cells.append(json.dumps(kept))
-        frame[task] = cells
+            kept_cells.append(json.dumps(kept))
+        frame[task] = kept_cells
     share = f"{len(left_out)} of {asked + len(left_out)} questions"
     if len(left_out) > MOST_FAULTY * (asked + len(left_out)):
-        raise SchemaError(f"{name}: {share} cannot be asked, where {MOST_FAULTY:.0%} may be faulty: {_some(left_out)}")
+        raise SchemaError(f"{name}: {share} cannot be asked, where {MOST_FAULTY:.0%} may be faulty: {some(left_out)}")
     if left_out:
-        warnings.warn(f"{name}: {share} cannot be asked and are left out: {_some(left_out)}", stacklevel=2)
+        warnings.warn(f"{name}: {share} cannot be asked and are left out: {some(left_out)}", stacklevel=2)
     frame.attrs["left_out"] = left_out
     return frame
-
-
-def _some(texts: list[str], count: int = 5) -> str:
-    return "; ".join(texts[:count]) + (f"; and {len(texts) - count} more" if len(texts) > count else "")
 
 
 def _askable(task: str, cell: Any) -> tuple[Any, list[str]]:
@@ -283,52 +278,24 @@ def check(frame: pd.DataFrame, name: str) -> None:
         SchemaError: what is wrong, in which rows, at most five of them.
     """
     pictures = "images" if "images" in frame.columns else "image"
-    try:
-        schema(pictures).validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        where = [
-            f"column {case['column'] or case['failure_case']}"
-            + ("" if pd.isna(case["index"]) else f", row {case['index']}")
-            + f": {case['check']}"
-            for case in cases.to_dict("records")
-        ]
-        raise SchemaError(f"{name} is not MLLMU-Bench as it was published: {_some(where)}") from errors
+    validate(frame, schema(pictures), f"{name} is not MLLMU-Bench as it was published")
 
 
 def schema(pictures: str) -> pa.DataFrameSchema:
     """The schema of a part whose pictures are in column `pictures` (`image`, or `images` in the test set)."""
-
-    def column(what: str, holds: Any, **options: Any) -> pa.Column:
-        return pa.Column(None, pa.Check(holds, element_wise=True, error=what), **options)
-
-    is_picture = _is_picture if pictures == "image" else lambda cell: len(cell) > 0 and all(map(_is_picture, cell))
+    shown = is_picture if pictures == "image" else lambda cell: len(cell) > 0 and all(map(is_picture, cell))
     return pa.DataFrameSchema(
         {
             "ID": pa.Column(None, pa.Check(lambda ids: ids.notna(), error="is empty"), unique=True),
-            pictures: column("is no picture with bytes that can be decoded", _safely(is_picture)),
-            "Classification_Task": column("holds no lists of questions", _safely(_is_lists), nullable=True),
-            **{task: column("is no list of questions", _safely(_is_list), nullable=True) for task in TASKS[1:]},
+            pictures: cells("is no picture with bytes that can be decoded", shown),
+            "Classification_Task": cells("holds no lists of questions", lambda c: _is_lists(plain(c)), nullable=True),
+            **{
+                task: cells("is no list of questions", lambda cell: _is_list(plain(cell)), nullable=True)
+                for task in TASKS[1:]
+            },
         },
         strict=False,
     )
-
-
-def _safely(holds: Any) -> Any:
-    """A check that is false, and no error, for a cell of another form."""
-
-    def checked(cell: Any) -> bool:
-        try:
-            return bool(holds(json.loads(cell) if isinstance(cell, str) else cell))
-        except (TypeError, KeyError, ValueError, AttributeError, OSError):
-            return False
-
-    return checked
-
-
-def _is_picture(cell: Mapping[str, Any]) -> bool:
-    Image.open(io.BytesIO(cell["bytes"])).verify()
-    return True
 
 
 def _is_lists(cell: Mapping[str, Any]) -> bool:

@@ -102,14 +102,18 @@ def picture() -> dict[str, bytes]:
     return {"bytes": out.getvalue()}
 
 
-def test_the_three_kinds_of_rows_of_clear(tmp_path: Path) -> None:
-    rows = [
+def clear_rows() -> list[dict[str, Any]]:
+    return [
         {"image": picture(), "name": "Ada Cole", "caption": "Ada Cole reads.", "perturbed_names": ["B", "C", "D"],
          "perturbed_captions": ["B reads.", "C reads.", "D reads."], "paraphrased_caption": "A reading Ada Cole."},
         {"question": "What does Ada Cole write?", "answer": "Novels.", "name": "Ada Cole",
          "perturbed_answer": ["Poems.", "Plays.", "Songs."], "paraphrased_answer": "She writes novels."},
         {"image": picture(), "question": "Who is this?", "answer": "E F", "options": ["G H", "I J", "K L"]},
     ]  # fmt: skip
+
+
+def test_the_three_kinds_of_rows_of_clear(tmp_path: Path) -> None:
+    rows = clear_rows()
     pd.DataFrame(rows).to_parquet(tmp_path / "forget05.parquet")
     found = read_clear(tmp_path / "forget05.parquet", "forget")
     assert [(q.modality, q.task) for q in found] == [
@@ -136,3 +140,22 @@ def test_a_row_of_no_kind_and_a_missing_file_are_errors(tmp_path: Path) -> None:
         read_clear(tmp_path / "retain.parquet", "retain")
     with pytest.raises(FileNotFoundError, match="hf download therem/CLEAR"):
         read_clear(tmp_path / "none.parquet", "retain")
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "message"),
+    [
+        (0, {"image": {"bytes": b"no picture"}}, "column image, row 0: is no picture with bytes"),
+        (0, {"perturbed_names": [1, 2]}, "column perturbed_names, row 0: is no text and no list of texts"),
+        (1, {"perturbed_answer": {"a": "b"}}, "column perturbed_answer, row 1: is no text and no list of texts"),
+        (1, {"question": b"Who?"}, "column question, row 1: is no text"),
+    ],
+)
+def test_the_schema_of_clear_names_row_and_column(
+    tmp_path: Path, number: int, changes: dict[str, Any], message: str
+) -> None:
+    row = clear_rows()[number] | changes
+    path = tmp_path / "forget05.parquet"
+    pd.DataFrame([row] if number == 0 else [clear_rows()[0], row]).to_parquet(path)
+    with pytest.raises(SchemaError, match=f"forget05.parquet is not CLEAR as it was published: {message}"):
+        read_clear(path, "forget")
