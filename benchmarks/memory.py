@@ -17,8 +17,10 @@ class LiveBytes(TorchDispatchMode):
     model's weights stay out. Works on every device, also where the allocator tells nothing (the CPU).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
+        """`device`: count the tensors of devices of this type alone, such as `cuda`; by default all."""
         super().__init__()
+        self._device = device
         self.now = 0
         """Bytes alive at present."""
         self.peak = 0
@@ -42,7 +44,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _note(self, tensor: Tensor) -> None:
         key, size = _memory(tensor), tensor.untyped_storage().nbytes()
-        if key in self._before:
+        if key in self._before or self._device not in (None, tensor.device.type):
             return
         if key not in self._holders:
             self.now += size

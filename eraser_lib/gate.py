@@ -215,8 +215,9 @@ def ridge_gate(
     `C` are uncentred second moments and `m_f` the forget mean. `beta`: weight of the retain set, in units
     that give both sets the same mean eigenvalue. `gamma`: ridge in units of the mean eigenvalue of `C_f`.
     `bias`: fit an unpenalised offset too. One `d x d` Cholesky, no eigendecomposition; where the retain set
-    has an exact null space the hard gate is the limit of large `beta`. Raises `ValueError` on non-positive
-    `beta` or `gamma`.
+    has an exact null space the hard gate is the limit of large `beta`. Peak of memory beside what is given: four
+    `d x d` matrices of float64 (both moments, their sum and its factor), one more with `bias`, and one more where
+    `forget` are activations. Raises `ValueError` on non-positive `beta` or `gamma`.
     """
     known = forget if isinstance(forget, Moments) else Moments.of(_checked(forget, retain, gamma))
     if beta <= 0 or gamma <= 0:

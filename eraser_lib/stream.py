@@ -2,7 +2,10 @@
 
 A gate is fitted on moments, which do not grow with the number of prompts. What does grow is their size, `d x d` per
 site: at `d = 4096` 67 MB in float32, and 2.1 GB for all 32 blocks. Where that is more than the budget, the prompts are
-read several times, each time for as many sites as fit and no further than the last of them.
+read several times, each time for as many sites as fit and no further than the last of them. The budget is one of
+moments: an update, as large as the moments of one reading, and a forward pass come on top.
+
+Fewer prompts than the stream is wide are smaller as activations `(N, d)`, and these can be read again.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ def stream_moments(
         device: where they are added up; by default that of each (last) site.
 
     Returns:
-        Moments by reading. Those of a finished sweep are moved to the CPU where there are several sweeps.
+        Moments by reading. Where there are several sweeps, those of a finished one are moved to the CPU: the budget is
+        the device's.
 
     Raises:
         ValueError: a reading larger than the budget, or no batches.

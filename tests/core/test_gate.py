@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.memory import LiveBytes
 from eraser_lib import Gate, Moments, hard_gate, retain_basis, ridge_gate, ridge_gates, rms_normalise, stack
 
 
@@ -291,3 +292,17 @@ def test_a_hard_gate_with_an_offset_removes_directions_of_the_spread() -> None:
     for spread in vectors.T.flip(0)[:2]:  # the two that hold 0.9 of it
         assert abs(float(gate.weight[0] @ spread)) < 1e-9
     assert gate(forget).mean() > 0.5 > gate(retain).abs().mean() + 0.3
+
+
+@pytest.mark.parametrize(
+    ("bias", "as_rows", "matrices"), [(False, False, 4), (True, False, 5), (False, True, 5), (True, True, 6)]
+)
+def test_the_peak_of_the_ridge_solver_is_the_stated_one(bias: bool, as_rows: bool, matrices: int) -> None:
+    """`d x d` matrices of float64 beside the moments that are given, whatever they are counted in."""
+    g = torch.Generator().manual_seed(0)
+    forget, retain = torch.randn(20, 64, generator=g), torch.randn(200, 64, generator=g)
+    for dtype in (torch.float32, torch.float64):
+        known, others = forget if as_rows else Moments.of(forget, dtype=dtype), Moments.of(retain, dtype=dtype)
+        with LiveBytes() as live:
+            ridge_gate(known, others, bias=bias)
+        assert matrices <= live.peak / (64 * 64 * 8) <= matrices + 0.2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.memory import LiveBytes
 from benchmarks.shapes import REAL, real_model
@@ -104,6 +106,27 @@ def test_a_budget_is_kept_by_more_sweeps(model: Any) -> None:
         assert torch.equal(whole[site].second, parts[site].second)
     with pytest.raises(ValueError, match=r"moments of 1\.output\+2\.output take .* more than the budget"):
         stream_moments(model, batches, [JOINED], budget=budget)
+
+
+@pytest.mark.parametrize("name", ["llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"])
+def test_a_device_holds_no_more_than_the_budget_one_update_and_a_pass(name: str) -> None:
+    """Six blocks of the real width, on a device where tensors have sizes and no numbers. What a finished sweep found
+    leaves it, or the moments of all blocks would meet there."""
+    shape = replace(REAL[name], layers=6)
+    each = moment_bytes(shape.hidden)
+    with FakeTensorMode():
+        model = real_model(shape, device="meta")
+        batch = {"input_ids": torch.zeros(4, 9, dtype=torch.long, device="meta")}
+        with LiveBytes("meta") as one_pass:
+            run_capture(model, batch, every_layer(model))
+        with LiveBytes("meta") as live:
+            found = stream_moments(model, lambda: [batch] * 2, every_layer(model), budget=2 * each)
+        with LiveBytes("meta") as without:
+            stream_moments(model, lambda: [batch], every_layer(model))
+    assert len(found) == 6 and {moments.second.device.type for moments in found.values()} == {"cpu"}
+    assert one_pass.peak < each / 5
+    assert 2 * each <= live.peak <= 2 * each + each + one_pass.peak
+    assert without.peak >= 6 * each, "the budget is what kept it small"
 
 
 def test_a_sweep_goes_no_deeper_than_it_must(model: Any) -> None:
