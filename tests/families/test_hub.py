@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +103,32 @@ def test_a_model_over_two_devices_is_read_and_steered_alike(
                 answers.append(each.generate(prompts, max_new_tokens=4))
                 assert handle.opened is not None and bool(handle.opened.all()) is opened
         assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("room", [2.0, 0.5])
+def test_a_model_that_is_spread_answers_alike(
+    loaded: Loaded, prompts: list[Prompt], saved: Path, monkeypatch: pytest.MonkeyPatch, room: float
+) -> None:
+    """`device_map="auto"` by the memory there is, in sizes of the model: without a GPU all of it in memory, or the rest
+    read from the checkpoint on disk at each pass."""
+    size = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=room * size, total=room * size))
+    mine = load_model(saved, spread=True)
+    monkeypatch.undo()
+    places = getattr(mine.model, "hf_device_map", {"": "cpu"})  # left out where all is in one place
+    assert set(places.values()) == ({"cpu"} if room > 1 else {"cpu", "disk"})
+    inputs = loaded.encode(prompts)
+    for opened in (True, False):
+        logits, answers = [], []
+        for each in (loaded, mine):
+            with torch.no_grad(), pushing(each.model, opened=opened).attach(each.model) as handle:
+                logits.append(each.model(**inputs).logits)
+                answers.append(each.generate(prompts, max_new_tokens=4))
+                assert handle.opened is not None and bool(handle.opened.all()) is opened
+        assert torch.equal(*logits) and answers[0] == answers[1]
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**inputs).logits, logits[0]), "a closed gate changes nothing"
+        assert torch.equal(mine.model(**inputs).logits, logits[0]), "and none is left behind"
 
 
 def test_a_pass_over_a_dispatched_model_stops_where_nothing_more_is_needed(
