@@ -10,15 +10,14 @@ CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2
 STUDY_NAME := $(or $(shell sed -n 's/^within: *//p' presets/$(PRESET).yml 2>/dev/null),$(PRESET))
 FROM ?= results/$(STUDY_NAME)
 REQUIREMENTS ?= requirements-cpu.txt
+# the models of a preset that says so are fine-tuned, not trained from nothing
+FINE_TUNED := $(shell grep -ls '^fine_tuning:' presets/$(STUDY_NAME).yml)
 # such as "--family qwen --branch vanilla"; empty means both families, vanilla and retain-only
-TRAIN ?= $(TRAIN_$(PRESET))
+TRAIN ?= $(if $(FINE_TUNED),--preset $(PRESET),$(TRAIN_$(PRESET)))
 TRAIN_gpu := --recipe gpu --device cuda --workers 3 --threads 1 --jobs 4
 TRAIN_tiny-64 := --recipe tiny-64 --family llava --branch vanilla
 TRAIN_tiny-128 := --recipe tiny-128 --branch vanilla
 TRAIN_tiny-512 := --recipe tiny-512 --branch vanilla
-TRAIN_paper := --preset paper
-# the 7B models are fine-tuned, not trained from nothing
-TRAINER_paper := .finetune
 
 # PY=python uses the active environment (conda, say) as it is; otherwise everything runs in .venv
 FIND_PYTHON = for name in python3.11 python3.12 python3 python; do \
@@ -117,7 +116,7 @@ lint: $(INSTALLED)  ## ruff, mypy, notebooks without outputs
 
 models: $(INSTALLED)  ## train the small models from nothing, where missing or stale (hours on two cores; resumes)
 	@$(STUDY) retire --preset $(PRESET)
-	@$(PY) -m eraser_lib.train$(TRAINER_$(PRESET)) $(TRAIN)
+	@$(PY) -m eraser_lib.train$(if $(FINE_TUNED),.finetune) $(TRAIN)
 	@$(STUDY) record --preset $(PRESET)
 
 check: $(INSTALLED)  ## say which checkpoints and results are stale (FROM=runs/tiny: of a run)

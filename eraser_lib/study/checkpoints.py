@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from eraser_lib.study.manifest import provenance
-from eraser_lib.study.paths import StudyError, canonical, read_json, root, sha256, write_json
+from eraser_lib.study.matrix import Job
+from eraser_lib.study.paths import RunFolder, StudyError, canonical, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset
 from eraser_lib.study.sources import module_hashes
 
@@ -99,6 +103,8 @@ def require(preset: Preset) -> None:
     if not found:
         return
     again = "make models" if preset.study == "tiny" else f"make models PRESET={preset.name}"
+    if preset.device == "cuda":
+        again += " REQUIREMENTS=requirements-gpu.txt"
     if preset.checkpoints in SHIPPED:
         begin = f"The checkpoints of preset {preset.name!r} do not belong to this code"
         mend = f"Rebuild them with '{again}', or restore the committed ones with git."
@@ -161,6 +167,73 @@ def fine_tuned(preset: Preset) -> bool:
     """Whether the checkpoints are fine-tuned ones of large models: their size, and that others may have made them,
     leaves nothing to compare with a recipe of ours."""
     return bool(preset.settings.get("data"))
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One checkpoint to fine-tune."""
+
+    model: str
+    branch: str
+    """``vanilla`` or ``retain_only_<split>``"""
+    base: str
+    """Folder or hub id of the model before."""
+    without: str
+    """Part of the benchmark whose people it does not meet, such as ``forget_5``; empty where it meets everybody."""
+    folder: Path
+
+    @property
+    def there(self) -> bool:
+        """Whether there is nothing to make, by us or by whoever put it there: what is written comes whole."""
+        return (self.folder / "config.json").is_file()
+
+
+def fine_tunings(preset: Preset) -> dict[str, FineTuning]:
+    """The checkpoints that a preset says are fine-tuned, by ``<model>-<branch>``: ``vanilla``, then one for each split.
+
+    Branches that its ``settings.elsewhere`` has are not made. Empty where the preset has no ``fine_tuning``.
+    """
+    if not preset.fine_tuning:
+        return {}
+    branches = {"vanilla": ""} | {f"retain_only_{split}": f"forget_{split}" for split in preset.splits}
+    elsewhere = preset.settings["elsewhere"]
+    return {
+        f"{model}-{branch}": FineTuning(
+            model, branch, elsewhere[model]["base"], without, root() / preset.checkpoints / model / branch
+        )
+        for model in preset.models
+        for branch, without in branches.items()
+        if branch not in elsewhere[model]
+    }
+
+
+def read_by(job: Job, made: Mapping[str, FineTuning]) -> list[str]:
+    """Names of those among the fine-tuned checkpoints that a job of the matrix reads."""
+    return [
+        name
+        for name, one in made.items()
+        if job.model in (None, one.model) and any(fnmatchcase(one.branch, pattern) for pattern in job.branches)
+    ]
+
+
+def mark(made: Mapping[str, FineTuning], folder: RunFolder, *, given: bool = False) -> None:
+    """Bring the files that stand for fine-tuned checkpoints (`RunFolder.made`) in line with what is there.
+
+    Snakemake removes what a job is about to make, and what a job made that did not end well; so weights that took hours
+    are none of its files.
+
+    Args:
+        made: by `fine_tunings`.
+        folder: of the run.
+        given: whether the study is to do with the checkpoints that are there, so that no other is made.
+    """
+    for name, one in made.items():
+        path = folder.made(name)
+        if not (one.there or given):
+            path.unlink(missing_ok=True)
+        elif not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def recipe_name(preset: Preset) -> str:

@@ -52,9 +52,13 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
 
 
 def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) -> str | None:
-    """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any."""
+    """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any.
+
+    What a training writes beside a branch, ``<branch>.partial`` and the like, is no branch.
+    """
     base = folder / (model or "*")
-    files = sorted(path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/*.safetensors"))
+    found = (path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/*.safetensors"))
+    files = sorted(path for path in found if not path.parent.suffix)
     if not files:
         return None
     return sha256("".join(f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files))
@@ -98,6 +102,17 @@ def refresh_inputs(jobs: Mapping[str, Job], preset: Preset, folder: RunFolder) -
         elif path.stat().st_mtime <= finished:
             os.utime(path)  # the code was edited, and read, while the job still ran on the old one
     return changed
+
+
+def note_checkpoint(made_from: Mapping[str, Any], path: Path) -> None:
+    """Bring the inputs of a job that begins up to date, in their file `path`, if they lack but the checkpoint.
+
+    One that is fine-tuned in the same run was not there when they were written. Snakemake remembers them as they are
+    when the job ends, and would take a later loss of the checkpoint for how it had been.
+    """
+    then = read_json(path) if path.is_file() else made_from
+    if then != made_from and {**then, "checkpoint": made_from["checkpoint"]} == made_from:
+        write_json(path, made_from)
 
 
 def stale_reasons(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

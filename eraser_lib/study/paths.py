@@ -82,6 +82,10 @@ class RunFolder:
         """What a job would be made from now; rewritten only when that changes (see ``manifest.refresh_inputs``)."""
         return self.state / "inputs" / f"{job}.json"
 
+    def made(self, checkpoint: str) -> Path:
+        """Stands for a fine-tuned checkpoint, ``<model>-<branch>``, that need not be made any more."""
+        return self.state / "checkpoints" / checkpoint
+
     def progress(self, job: str) -> Path:
         """How far a running job is, one JSON object."""
         return self.state / "progress" / f"{job}.json"

@@ -17,7 +17,7 @@ from eraser_lib.study.paths import RunFolder, StudyError, root
 
 MODELS = ("llava", "qwen")
 SPLITS = (5, 10, 15)
-SHARED = ("seed", "device", "checkpoints", "parameters", "settings", "notebooks")
+SHARED = ("seed", "device", "checkpoints", "fine_tuning", "parameters", "settings", "notebooks")
 """What a preset takes from the one that it is within: jobs with equal names must be equal jobs."""
 _LOOKS_LIKE_A_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -38,6 +38,9 @@ class Preset:
     """``cpu`` or ``cuda``"""
     checkpoints: str = "checkpoints/tiny"
     """folder of ``<model>/<name>/`` checkpoints, from the repository's root; empty if the notebooks read none"""
+    fine_tuning: Mapping[str, int] = field(default_factory=dict)
+    """where the models are fine-tuned from ``settings.elsewhere.<model>.base``: expected ``minutes`` of a training, and
+    ``memory_mb`` to reserve; empty where they are shipped, or trained from nothing"""
     jobs: tuple[str, ...] = ()
     """names of the matrix's rows to run (``matrix.KINDS``); empty means all"""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -112,7 +115,7 @@ def parse(text: str, path: Path) -> Preset:
     for key, kind in (("seed", int), ("memory_mb", int), ("device", str), ("checkpoints", str), ("within", str)):
         if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
             raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
-    for key in ("parameters", "minutes", "settings", "notebooks", "only"):
+    for key in ("parameters", "minutes", "settings", "notebooks", "only", "fine_tuning"):
         if not isinstance(raw.get(key, {}), dict):
             raise StudyError(f"{path}: {key} must be a mapping; it is {raw[key]!r}.")
     for key in ("models", "splits", "jobs", "trained", "from_reference"):
@@ -127,9 +130,23 @@ def parse(text: str, path: Path) -> Preset:
     for row, shares in raw.get("only", {}).items():
         if not isinstance(shares, list) or not set(shares) <= set(raw["splits"]):
             raise StudyError(f"{path}: only.{row} must list some of the splits {raw['splits']}; it is {shares!r}.")
+    if "fine_tuning" in raw:
+        _check_fine_tuning(raw, path)
     lists = {k: tuple(v) for k, v in raw.items() if isinstance(v, list)}
     shared = _shared(raw, path) if raw.get("within") else {}
     return Preset(name=path.stem, **{**raw, **lists, **shared})
+
+
+def _check_fine_tuning(raw: Mapping[str, Any], path: Path) -> None:
+    """What is asked for, and what the trainer needs to know: the people, and the models before."""
+    asked, settings = raw["fine_tuning"], raw.get("settings", {})
+    if set(asked) != {"minutes", "memory_mb"} or not all(type(value) is int and value > 0 for value in asked.values()):
+        raise StudyError(f"{path}: fine_tuning must say minutes and memory_mb, in whole numbers; it is {asked!r}.")
+    if not settings.get("data"):
+        raise StudyError(f"{path}: models are fine-tuned on the people of settings.data, which is missing.")
+    for model in raw["models"]:
+        if not settings.get("elsewhere", {}).get(model, {}).get("base"):
+            raise StudyError(f"{path}: {model} is fine-tuned from settings.elsewhere.{model}.base, which is missing.")
 
 
 def _shared(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:

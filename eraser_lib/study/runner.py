@@ -115,6 +115,7 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
         folder.manifest(job.name).unlink(missing_ok=True)
         try:
             made_from = manifest.inputs(job, preset)
+            manifest.note_checkpoint(made_from, folder.inputs(job.name))
             manifest.git_state()  # remembered: by the end of a long job there may be another commit
             drop_old_logs(job, folder, made_from)
             execute(

@@ -2,7 +2,8 @@
 
     python -m eraser_lib.train.finetune --model llava-hf/llava-1.5-7b-hf --data MLLMU-Bench --out OUT/vanilla
     ... --without forget_5 --out OUT/retain_only_5
-    ... --preset paper        all checkpoints of a preset whose setting `data` names the benchmark
+    ... --preset paper                              all checkpoints of a preset that says `fine_tuning`
+    ... --preset paper --only qwen-retain_only_5    one of them
 
 The recipe is that of the benchmark's own script (arXiv 2410.22108): rank 16, alpha 16, dropout .05, Gaussian start,
 AdamW without decay at 2e-5 falling linearly to zero, 5 epochs, batches of 4, the adapters merged into the weights at
@@ -17,7 +18,9 @@ import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,9 @@ from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
 from eraser_lib.families.adapters import decoder_maps
-from eraser_lib.study.paths import StudyError, root, write_json
+from eraser_lib.study.checkpoints import fine_tunings
+from eraser_lib.study.lock import locked
+from eraser_lib.study.paths import StudyError, write_json
 from eraser_lib.study.preset import load
 
 DIFFERS = (
@@ -219,36 +224,37 @@ class Job:
     """Commit of `data` on the hub; `None` means the newest."""
 
 
-def of_preset(name: str) -> list[Job]:
+def of_preset(name: str, *, only: str = "") -> list[Job]:
     """The checkpoints of a preset: `vanilla` and, for each of its splits, `retain_only_<split>`, of every model.
 
+    Args:
+        name: of the preset.
+        only: of one checkpoint, ``<model>-<branch>``.
+
     Raises:
-        StudyError: no such preset, or one whose people are not a benchmark's.
+        StudyError: no such preset, one whose models are not fine-tuned, or no such checkpoint.
     """
     preset = load(name)
-    data, elsewhere = preset.settings.get("data"), preset.settings.get("elsewhere", {})
-    revision = preset.settings.get("revision") or None
-    if not data:
-        raise StudyError(f"Preset {name!r} has no setting 'data', so nothing is fine-tuned for it. See 'make models'.")
-    return [
-        Job(elsewhere[model]["base"], data, without, root() / preset.checkpoints / model / branch, revision)
-        for model in preset.models
-        for branch, without in (
-            ("vanilla", ""),
-            *((f"retain_only_{split}", f"forget_{split}") for split in preset.splits),
-        )
-    ]
+    made = fine_tunings(preset)
+    if not made:
+        raise StudyError(f"Preset {name!r} has no 'fine_tuning', so nothing is fine-tuned for it. See 'make models'.")
+    if only and only not in made:
+        raise StudyError(f"Preset {name!r} has no checkpoint {only!r} to fine-tune; it has {', '.join(made)}.")
+    wanted = [made[only]] if only else made.values()
+    data, revision = preset.settings["data"], preset.settings.get("revision") or None
+    return [Job(one.base, data, one.without, one.folder, revision) for one in wanted]
 
 
 def main() -> None:
     """Parse the command line and train what is missing."""
     parser = argparse.ArgumentParser(description="LoRA fine-tuning on MLLMU-Bench: vanilla and retain-only models.")
-    parser.add_argument("--preset", help="make all checkpoints of this preset, in the place of the next five")
+    parser.add_argument("--preset", help="make the checkpoints of this preset, in the place of the next five")
     parser.add_argument("--model", help="folder or hub id")
     parser.add_argument("--data", default=mllmu.HUB, help="folder or hub id of MLLMU-Bench")
     parser.add_argument("--revision", default="", help="commit of MLLMU-Bench on the hub; empty means the newest")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--without", default="", choices=("", "forget_5", "forget_10", "forget_15"))
+    parser.add_argument("--only", default="", metavar="MODEL-BRANCH", help="of the preset's checkpoints this one")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     # each process of `accelerate launch` loads the model to its own device
     own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
@@ -258,24 +264,48 @@ def main() -> None:
     options = parser.parse_args()
     if not options.preset and not (options.model and options.out):
         parser.error("give --preset, or --model and --out")
+    if options.only and not options.preset:
+        parser.error("--only is for --preset")
     recipe = LoraRecipe(**{name: getattr(options, name) for name in asdict(LoraRecipe())})
     wanted = (
-        of_preset(options.preset)
+        of_preset(options.preset, only=options.only)
         if options.preset
         else [Job(options.model, options.data, options.without, options.out, options.revision or None)]
     )
     commits: dict[str, str | None] = {}  # told once, so that all checkpoints learn from the same files
+    refused = 0
     for job in wanted:
         if (job.out / "config.json").is_file():
             print(f"{job.out} is there already", flush=True)
             continue
         if job.data not in commits:
             commits[job.data] = mllmu.commit(job.data, job.revision)
-        origin = {"source": job.data, "revision": commits[job.data], "without": job.without}
-        rows = profiles(job.data, without=job.without, revision=commits[job.data])
-        print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
-        loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
-        print(finetune(loaded, rows, recipe, job.out, data=origin), flush=True)
+        try:
+            with _alone(job.out):
+                _make(job, commits[job.data], recipe, options)
+        except SchemaError as error:
+            if not job.without:
+                raise
+            refused += 1  # that these people cannot be told is no reason against the other checkpoints
+            print(f"{job.out}: {error}", file=sys.stderr, flush=True)
+    if refused:
+        raise SystemExit(f"Error: {refused} of {len(wanted)} checkpoints could not be made; the reasons stand above.")
+
+
+def _make(job: Job, commit: str | None, recipe: LoraRecipe, options: argparse.Namespace) -> None:
+    rows = profiles(job.data, without=job.without, revision=commit)
+    print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
+    loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
+    origin = {"source": job.data, "revision": commit, "without": job.without}
+    print(finetune(loaded, rows, recipe, job.out, data=origin), flush=True)
+
+
+def _alone(out: Path) -> AbstractContextManager[None]:
+    """A lock on a checkpoint, held by the first of a training's processes: a second training would spoil the state."""
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    busy = f"{out} is being made already. Wait for it, or stop that process."
+    return locked(out.with_name(f".{out.name}.lock"), busy)
 
 
 if __name__ == "__main__":

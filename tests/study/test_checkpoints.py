@@ -116,6 +116,9 @@ def test_fine_tuned_checkpoints_need_weights_and_no_recipe(clone: Path) -> None:
     assert "make models PRESET=large" in str(caught.value)
     assert "checkpoints of your own" in str(caught.value)
     assert "git" not in str(caught.value), "they were never committed"
+    (clone / "presets" / "large.yml").write_text(text + "\ndevice: cuda\n")
+    with pytest.raises(StudyError, match=r"make models PRESET=large REQUIREMENTS=requirements-gpu\.txt"):
+        checkpoints.require(preset.load("large"))
     for model in ("llava", "qwen"):
         folder = clone / "checkpoints" / "large" / model / "vanilla"
         folder.mkdir(parents=True)

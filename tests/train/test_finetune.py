@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -62,7 +63,7 @@ def test_a_preset_says_which_checkpoints_to_make() -> None:
     assert found["paper/qwen/retain_only_10"].without == "forget_10"
     assert found["paper/qwen/vanilla"].without == ""
     assert found["paper/llava/vanilla"].model == "llava-hf/llava-1.5-7b-hf"
-    with pytest.raises(StudyError, match="'tiny' has no setting 'data'"):
+    with pytest.raises(StudyError, match="'tiny' has no 'fine_tuning'"):
         module.of_preset("tiny")
 
 
@@ -93,12 +94,35 @@ def test_all_checkpoints_learn_from_one_commit_which_their_manifests_name(
 
 
 def test_the_command_says_what_is_missing_without_a_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "eraser_lib.train.finetune", "--model", "m", "--data", str(tmp_path), "--out", "o"],
-        cwd=root(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "eraser_lib.train.finetune", "--model", "m", "--data", str(tmp_path)]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=root(), capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("Error: ") and "holds neither ft_Data.parquet" in done.stderr
+
+
+def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+
+    def make(job: module.Job, *others: Any) -> None:
+        if job.without == broken:
+            raise SchemaError("nobody can be told")
+        made.append(f"{job.out.parent.name}/{job.out.name}")
+
+    monkeypatch.setattr(module, "_make", make)
+    monkeypatch.setattr(module, "_alone", lambda out: contextlib.nullcontext())
+    monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
+    broken = "forget_10"
+    with pytest.raises(SystemExit, match="2 of 8 checkpoints could not be made"):
+        module.main()
+    branches = ("vanilla", "retain_only_5", "retain_only_15")
+    assert made == [f"{model}/{branch}" for model in ("llava", "qwen") for branch in branches]
+    assert "retain_only_10: nobody can be told" in capsys.readouterr().err
+    broken = ""
+    with pytest.raises(SchemaError):  # the file itself is of another form: nothing can be learned from it
+        module.main()
 
 
 def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, data: Path, tmp_path: Path) -> None:
