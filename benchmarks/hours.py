@@ -3,7 +3,9 @@
 No weights of a large model were at hand, so each row of the matrix is counted in units that were measured: how many
 prefills of one prompt by the tiny model its seconds are worth. The same number of prefills is then charged to a 7B
 model, at the time of one that was measured on a GPU with random weights, times how many more people there are to read
-about. Decoding and training are in those seconds, weighed as they weigh on a CPU.
+about. Decoding and training are in those seconds, weighed as they weigh on a CPU. The fine-tunings before it
+have no row in the tiny world: what they learn is counted, each question at the prefills that one takes in the training
+of a baseline.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from eraser_lib.baselines.training import TrainConfig
+from eraser_lib.study.checkpoints import FineTuning, fine_tunings
 from eraser_lib.study.matrix import Job, jobs
 from eraser_lib.study.paths import read_json, root
 from eraser_lib.study.preset import load
+from eraser_lib.train.finetune import LoraRecipe
 
 TABLE = root() / "results" / "hours.csv"
 PEOPLE = (500 + 153) / (200 + 40)
@@ -24,6 +29,12 @@ LARGE = {"llava": "llava-hf/llava-1.5-7b-hf", "qwen": "Qwen/Qwen2.5-VL-7B-Instru
 TOKENS = {"llava": 576 + 64 + 26, "qwen": 400 + 64 + 133}
 """Of one prompt with a picture: image tokens, text, and what the vision tower's work is worth in tokens of the language
 model (weights times patches: 0.3e9 x 577 of 6.7e9 a token, 0.63e9 x 1600 of 7.6e9)."""
+
+PROFILES, QUESTIONS = 500, 14
+"""People whose profiles are learned, and questions about each, as the benchmark's abstract counts them (arXiv
+2410.22108); how many of these `ft_Data` holds is not known here."""
+SIMPLEST = "idk"
+"""The trained baseline that computes what fine-tuning does, and nothing else: the likelihood of given answers."""
 
 
 def prefill_seconds(costs: pd.DataFrame, model: str) -> float:
@@ -64,8 +75,33 @@ def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> fl
     return prefills * PEOPLE * longer * large_prefill_seconds(costs, job.model) / 3600
 
 
-def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:
-    """One row per row of the matrix: hours of those of its jobs that could be told, by model; then their sum."""
+def trained_row_prefills(costs: pd.DataFrame, model: str) -> float:
+    """Prefills that one row takes in a training of the tiny model: forward, backward and its share of the step.
+
+    Timed with all language weights trained; adapters take less.
+    """
+    runs = read_json(load("tiny").reference.path / "figures" / model / f"cost_{SIMPLEST}-5.json")["rows"]
+    seconds = sum(run["seconds"] for run in runs) / sum(run["steps"] for run in runs)
+    # forget rows, and as many retain rows
+    return seconds / (2 * TrainConfig.batch) / prefill_seconds(costs, model)
+
+
+def fine_tuning_hours(one: FineTuning, prefills: float, costs: pd.DataFrame) -> float:
+    """GPU hours of one checkpoint: all epochs, over the profiles of everybody but those who are left out.
+
+    `prefills`: that a row of a training takes.
+    """
+    left_out = float(one.without.rpartition("_")[2] or 0) / 100
+    rows = (1 - left_out) * PROFILES * QUESTIONS * LoraRecipe.epochs
+    return rows * prefills * large_prefill_seconds(costs, one.model) / 3600
+
+
+def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[str, float]) -> pd.DataFrame:
+    """Hours by model. One row per row of the matrix, of those of its jobs that could be told, and their sum; then the
+    fine-tunings of vanilla and of the retain-only models, and the sum of everything.
+
+    `prefills`: that a row of a training takes, by model.
+    """
     rows = []
     for job in jobs(load("paper")).values():
         if job.model is not None:
@@ -73,8 +109,18 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows)
     hours = found.groupby(["row", "model"], sort=False)["hours"]
     by_model = hours.sum(min_count=1).unstack("model").round(1)
-    total = by_model.sum().round(0).rename("all that was timed").to_frame().T
-    return pd.concat([by_model, total]).rename_axis("row").reset_index()
+    tuned = pd.DataFrame([
+        {
+            "row": f"fine_tuning ({'retain-only' if one.without else one.branch})",
+            "model": one.model,
+            "hours": fine_tuning_hours(one, prefills[one.model], costs),
+        }
+        for one in fine_tunings(load("paper")).values()
+    ])  # fmt: skip
+    counted = tuned.groupby(["row", "model"], sort=False)["hours"].sum().unstack("model").round(1)
+    sums = {"all that was timed": by_model.sum(), "all": by_model.sum() + counted.sum()}
+    timed, everything = (value.round(0).rename(name).to_frame().T for name, value in sums.items())
+    return pd.concat([by_model, timed, counted, everything]).rename_axis("row").reset_index()
 
 
 def measured_seconds() -> dict[str, float]:
@@ -87,7 +133,8 @@ def measured_seconds() -> dict[str, float]:
 def main() -> None:
     """Write the table and print it."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    found = table(measured_seconds(), pd.read_csv(root() / "results" / "cost.csv"))
+    costs = pd.read_csv(root() / "results" / "cost.csv")
+    found = table(measured_seconds(), costs, {model: trained_row_prefills(costs, model) for model in LARGE})
     found.to_csv(TABLE, index=False)
     print(found.to_string(index=False))
 

@@ -6,6 +6,7 @@ Nothing is timed here.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,11 @@ from eraser_lib.bench.records import Prompt
 from eraser_lib.experiments import ablate_push, directions
 from eraser_lib.gate import hard_gate
 from eraser_lib.sites import every_layer
-from eraser_lib.study import matrix, paths, preset
+from eraser_lib.study import checkpoints, matrix, paths, preset
 from eraser_lib.study.paths import read_json, write_json
 
 KIB = 1024
+HERE = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=shapes.TINY)
@@ -354,11 +356,31 @@ def test_hours_scale_with_prefills_people_and_shares() -> None:
     assert found["llava-15-08_npo"] == pytest.approx(3 * one), "three times the steps"
     assert found["llava-5-08_rmu"] is None, "not timed, not guessed"
     more = pd.DataFrame([{**row, "model": "tiny-qwen", "value": 0.16}])
-    whole = hours.table(seconds, pd.concat([costs, more])).set_index("row")
+    whole = hours.table(seconds, pd.concat([costs, more]), {"llava": 4.0, "qwen": 8.0}).set_index("row")
     assert whole.loc["08_npo", "llava"] == pytest.approx(6 * one, abs=0.06)
     assert np.isnan(whole.loc["08_rmu", "llava"])
+    # 7000 questions, five times, at four prefills; then without 5, 10 and 15 % of the people
+    once = 7000 * 5 * 4 * 0.96 / 32 / 600 * 666 / 3600
+    assert whole.loc["fine_tuning (vanilla)", "llava"] == pytest.approx(once, abs=0.06)
+    assert whole.loc["fine_tuning (retain-only)", "llava"] == pytest.approx(once * (0.95 + 0.9 + 0.85), abs=0.06)
+    assert whole.loc["fine_tuning (vanilla)", "qwen"] == pytest.approx(2 * once * 597 / 666, abs=0.06)
+    timed, everything = whole.loc["all that was timed", "llava"], whole.loc["all", "llava"]
+    assert timed == pytest.approx(8 * one, abs=0.6), "a search, six times a training's steps, one erasing"
+    assert everything == pytest.approx(timed + 3.7 * once, abs=1.1)
     with pytest.raises(ValueError, match="no prefill of tiny-qwen"):
         hours.prefill_seconds(costs, "qwen")
+
+
+def test_a_trained_row_is_worth_what_its_training_took(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
+    costs = pd.DataFrame([{**row, "value": 0.16}])
+    monkeypatch.setenv("ERASER_ROOT", str(tmp_path))
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "tiny.yml").write_text((HERE / "presets" / "tiny.yml").read_text())
+    runs = [{"seconds": 32.0, "steps": 20}, {"seconds": 64.0, "steps": 40}]
+    write_json(tmp_path / "results/tiny/figures/llava/cost_idk-5.json", {"rows": runs})
+    # 1.6 s a step of 16 forget and 16 retain rows, at .01 s a prefill
+    assert hours.trained_row_prefills(costs, "llava") == pytest.approx(1.6 / 32 / 0.01)
 
 
 def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> None:
@@ -370,6 +392,9 @@ def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> Non
     assert len(told) > 40
     expected = {name: job.minutes for name, job in matrix.jobs(preset.load("paper")).items()}
     assert {name: value for name, value in told.items() if 60 * value > expected[name]} == {}
+    for one in checkpoints.fine_tunings(preset.load("paper")).values():
+        value = hours.fine_tuning_hours(one, hours.trained_row_prefills(costs, one.model), costs)
+        assert 0.1 < value < preset.load("paper").fine_tuning["minutes"] / 60
 
 
 def test_a_real_shape_can_be_cut_to_a_few_whole_blocks() -> None:
