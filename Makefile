@@ -92,7 +92,7 @@ book: $(BOOK_INSTALLED)  ## render the book from the committed results (FROM=run
 	@ln -sfn ../$(FROM) book/run
 	@rm -rf _build/html
 	@$(BOOK_PY) -c "from jupyter_book.cli.main import main; main()" build . -W -n --keep-going --all --quiet
-	@test -s _build/html/index.html || { echo "Error: the build left no _build/html/index.html." >&2; exit 2; }
+	@$(BOOK_PY) book/_ext/pages.py _toc.yml _build/html
 	@echo "The book of $(FROM): $(CURDIR)/_build/html/index.html"
 
 links: $(BOOK_INSTALLED)  ## ask every address in the book whether it still answers (needs a network)

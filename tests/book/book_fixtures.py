@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 METHODS = (
@@ -161,19 +160,3 @@ def _with(node: Any, steps: list[str]) -> Any:
         return rows
     found = node if isinstance(node, dict) else {}
     return found | {steps[0]: _with(found.get(steps[0]), steps[1:])}
-
-
-def contents(toc: Path) -> list[str]:
-    """The document names of a jb-book table of contents."""
-    tree = yaml.safe_load(toc.read_text())
-    found = [tree["root"]]
-
-    def walk(node: Any) -> None:
-        for item in node if isinstance(node, list) else node.values():
-            if isinstance(item, dict | list):
-                walk(item)
-        if isinstance(node, dict) and "file" in node:
-            found.append(node["file"])
-
-    walk(tree["parts"])
-    return found
