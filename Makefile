@@ -50,6 +50,8 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 STUDY = $(PY) -m eraser_lib.study
 
+# `make models study` trains first, whatever MAKEFLAGS says
+.NOTPARALLEL:
 .PHONY: help setup plan study book links report test test-fast lint models check promote prose clean
 
 help:  ## list the targets

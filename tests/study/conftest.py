@@ -13,6 +13,8 @@ import pytest
 
 from tests.study.toys import HERE, PRESET, notebook
 
+CELL = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'
+
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -23,9 +25,10 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("notebooks", "presets", "book"):
         (base / name).mkdir(parents=True)
     (base / "presets" / "toy.yml").write_text(PRESET)
+    (base / "notebooks" / "01_benchmark.ipynb").write_text(notebook("#md A title", parameters=CELL))
     for kind in KINDS:
         axes = "".join({"model": 'model: str = "llava"\n', "split": "split: int = 5\n"}[axis] for axis in kind.over)
-        text = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n' + axes
+        text = CELL + axes
         path = base / "notebooks" / f"{kind.notebook or kind.name}.ipynb"
         path.write_text(notebook("#md A title", "total = seed + 1\ntotal", parameters=text))
     shutil.copy(HERE / "Snakefile", base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from eraser_lib.study import engine, matrix, preset, runner
+from eraser_lib.study import checkpoints, engine, matrix, preset, runner
 from eraser_lib.study.paths import StudyError, write_json
 from tests.study.toys import HERE, PRESET, notebook
 
@@ -201,16 +202,28 @@ def test_records_are_json(tmp_path: Path) -> None:
 PROFILES = sorted(path.parent.name for path in (HERE / "profiles").glob("*/config.yaml"))
 
 
+@pytest.mark.parametrize("name", ["toy", "gpu", "paper"])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str) -> None:
+def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str, name: str) -> None:
     """A dry run: the profile's options exist, its executor is installed, and every job gets its resources."""
-    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", "-n", "--config", "preset=toy"]
+    if name != "toy":
+        shutil.copy(HERE / "presets" / f"{name}.yml", clone / "presets")
+    command = [sys.executable, "-m", "snakemake", "-n", "--profile", f"profiles/{profile}"]
+    command += ["--config", f"preset={name}"]
     if profile == "default":
         command += ["--cores", "2"]
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    wanted = len(matrix.jobs(preset.load("toy"))) + 1
-    assert re.search(rf"^total +{wanted}$", done.stdout + done.stderr, re.MULTILINE)
+    found = preset.load(name)
+    jobs, trained = matrix.jobs(found), checkpoints.fine_tunings(found)
+    on_gpu = [job for job in jobs.values() if job.on_device] if found.device == "cuda" else []
+    assert (len(trained), bool(on_gpu)) == {"toy": (0, False), "gpu": (0, True), "paper": (8, True)}[name]
+    text = done.stdout + done.stderr
+    assert re.search(rf"^total +{len(jobs) + len(trained) + 1}$", text, re.MULTILINE)
+    asked = re.findall(r"^ *resources: .*mem_mb=(\d+).*$", text, re.MULTILINE)
+    wanted = [job.memory_mb for job in jobs.values()] + len(trained) * [found.fine_tuning.get("memory_mb")]
+    assert sorted(map(int, asked)) == sorted(wanted)
+    assert len(re.findall(r"^ *resources: .*\bgpu=1\b", text, re.MULTILINE)) == len(on_gpu) + len(trained)
 
 
 def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
@@ -220,14 +233,3 @@ def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
         "one-gpu": set(),
         "slurm": set(),
     }
-
-
-def test_the_pod_runs_a_target_that_exists() -> None:
-    job = yaml.safe_load((HERE / "profiles" / "kubernetes" / "job.yaml").read_text())
-    (pod,) = job["spec"]["template"]["spec"]["containers"]
-    program, target, *variables = pod["command"]
-    assert program == "make" and re.search(rf"^{target}:", (HERE / "Makefile").read_text(), re.MULTILINE)
-    named = dict(variable.split("=") for variable in variables)
-    assert (HERE / "presets" / f"{named['PRESET']}.yml").is_file()
-    assert pod["workingDir"] == pod["volumeMounts"][0]["mountPath"]
-    assert int(pod["resources"]["limits"]["nvidia.com/gpu"]) == 1
