@@ -81,7 +81,7 @@ def test_all_checkpoints_learn_from_one_commit_which_their_manifests_name(
     asked = serve(shutil.copytree(data, tmp_path / "files"), monkeypatch)
     jobs = [Job("a-model", mllmu.HUB, without, tmp_path / (without or "vanilla")) for without in ("", "forget_10")]
     learned = []
-    monkeypatch.setattr(module, "of_preset", lambda _: jobs)
+    monkeypatch.setattr(module, "of_preset", lambda *_, **__: jobs)
     monkeypatch.setattr(module, "load_model", lambda *_, **__: None)
     monkeypatch.setattr(module, "finetune", lambda *_, data: learned.append(data))
     monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
@@ -113,6 +113,7 @@ def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
 
     monkeypatch.setattr(module, "_make", make)
     monkeypatch.setattr(module, "_alone", lambda out: contextlib.nullcontext())
+    monkeypatch.setattr(mllmu, "commit", lambda *_: COMMIT)
     monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
     broken = "forget_10"
     with pytest.raises(SystemExit, match="2 of 8 checkpoints could not be made"):
