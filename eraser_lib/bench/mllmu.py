@@ -15,7 +15,7 @@ import pandera.pandas as pa
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
 from eraser_lib.bench.reader import TASKS, SchemaError, plain_cell, questions_of, read_profiles
 from eraser_lib.bench.records import Question, Role, Subset
-from eraser_lib.bench.schema import cells, is_picture, plain, some, validate
+from eraser_lib.bench.schema import cells, is_picture, some, validate
 
 HUB = "MLLMMU/MLLMU-Bench"
 FILES = (
@@ -288,9 +288,11 @@ def schema(pictures: str) -> pa.DataFrameSchema:
         {
             "ID": pa.Column(None, pa.Check(lambda ids: ids.notna(), error="is empty"), unique=True),
             pictures: cells("is no picture with bytes that can be decoded", shown),
-            "Classification_Task": cells("holds no lists of questions", lambda c: _is_lists(plain(c)), nullable=True),
+            "Classification_Task": cells(
+                "holds no lists of questions", lambda c: _is_lists(plain_cell(c)), nullable=True
+            ),
             **{
-                task: cells("is no list of questions", lambda cell: _is_list(plain(cell)), nullable=True)
+                task: cells("is no list of questions", lambda cell: _is_list(plain_cell(cell)), nullable=True)
                 for task in TASKS[1:]
             },
         },

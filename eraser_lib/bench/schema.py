@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,11 +45,6 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, what: str) -> None
 def some(texts: Sequence[str], count: int = 5) -> str:
     """The first of them, and how many more there are."""
     return "; ".join(texts[:count]) + (f"; and {len(texts) - count} more" if len(texts) > count else "")
-
-
-def plain(cell: Any) -> Any:
-    """A cell, JSON text as what it says."""
-    return json.loads(cell) if isinstance(cell, str) else cell
 
 
 def is_picture(cell: Mapping[str, Any]) -> bool:

@@ -169,6 +169,11 @@ def fine_tuned(preset: Preset) -> bool:
     return bool(preset.settings.get("data"))
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a fine-tuned checkpoint is there, made by us or put there by somebody: what is written comes whole."""
+    return (folder / "config.json").is_file()
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """One checkpoint to fine-tune."""
@@ -184,8 +189,8 @@ class FineTuning:
 
     @property
     def there(self) -> bool:
-        """Whether there is nothing to make, by us or by whoever put it there: what is written comes whole."""
-        return (self.folder / "config.json").is_file()
+        """Whether there is nothing to make."""
+        return is_whole(self.folder)
 
 
 def fine_tunings(preset: Preset) -> dict[str, FineTuning]:

@@ -32,7 +32,7 @@ from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
 from eraser_lib.families.adapters import decoder_maps
-from eraser_lib.study.checkpoints import fine_tunings
+from eraser_lib.study.checkpoints import fine_tunings, is_whole
 from eraser_lib.study.lock import locked
 from eraser_lib.study.paths import StudyError, write_json
 from eraser_lib.study.preset import load
@@ -275,7 +275,7 @@ def main() -> None:
     commits: dict[str, str | None] = {}  # told once, so that all checkpoints learn from the same files
     refused = 0
     for job in wanted:
-        if (job.out / "config.json").is_file():
+        if is_whole(job.out):
             print(f"{job.out} is there already", flush=True)
             continue
         if job.data not in commits:

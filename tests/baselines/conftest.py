@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from torch import Tensor
 
-from eraser_lib.baselines.training import Loss, TrainConfig, loss_of, unlearn
+from eraser_lib.baselines.ga import GA
+from eraser_lib.baselines.training import TrainConfig, unlearn
 from eraser_lib.bench.people import ATTRIBUTES
 from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.records import Prompt, Question
@@ -52,17 +53,13 @@ def retain(questions: list[Question]) -> list[Question]:
     return questions[4:]
 
 
-class Lesson(Loss):
-    """Descent on the forget rows: the opposite of what the baselines do."""
+class Lesson(GA):
+    """Descent on the forget rows: the opposite of gradient ascent."""
 
-    name = "lesson"
-
-    def terms(
-        self, model: Loaded, vanilla: Loaded, gone: Sequence[Question], kept: Sequence[Question]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def terms(self, *rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Loss.terms`."""
-        loss = loss_of(model, gone)
-        return loss, {"forget": loss}
+        total, terms = super().terms(*rows)
+        return -total, terms
 
 
 @pytest.fixture(scope="package")
