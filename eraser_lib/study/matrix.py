@@ -161,6 +161,18 @@ KINDS: tuple[Kind, ...] = (
     # the gates and the detector that were chosen at 5 %
     Kind(name="10_lottery", over=("model",), needs=("09_closed", "18_quadratic"), minutes=6, memory_mb=5000),
     Kind(name="13_pooled", over=("model",), needs=("09_closed", "18_quadratic"), minutes=8, memory_mb=5000),
+    # the same sets and questions, for what changes weights
+    *(
+        Kind(
+            name=f"21_refitted_{method}",
+            over=("model",),
+            needs=("09_closed" if method == "manu" else f"08_tune_{method}", "06_erase"),
+            notebook="21_refitted",
+            parameters={"method": method},
+            minutes=10,
+        )
+        for method in (*TRAINED, "manu")
+    ),
     Kind(
         name="14_cookbook",
         over=("model",),
@@ -176,6 +188,8 @@ KINDS: tuple[Kind, ...] = (
             "09_closed",
             "17_dose",
             "18_quadratic",
+            "13_pooled",
+            *(f"21_refitted_{method}" for method in (*TRAINED, "manu")),
             *(f"08_{method}" for method in TRAINED),
             *(f"08_fluent_{method}" for method in BABBLING),
             *(f"08_quiet_{method}" for method in (*BABBLING, "leace")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from eraser_lib.baselines.leace import Leace
+from eraser_lib.baselines.npo import NPO
+from eraser_lib.bench.records import Question
 from eraser_lib.bench.world import World
 from eraser_lib.direction import Direction
 from eraser_lib.evaluate.summary import compare
-from eraser_lib.experiments import contest, lottery, pooled, sets
+from eraser_lib.experiments import closed, contest, lottery, pooled, refitted, rows, sets
 from eraser_lib.experiments.methods import Decision, Push
 from eraser_lib.experiments.study import Sizes, Study
+from eraser_lib.families import Loaded
 from eraser_lib.sites import every_layer
 from eraser_lib.train.models import new_model
 from eraser_lib.train.recipe import MICRO
@@ -71,8 +75,8 @@ def test_erasing_moves_people_from_kept_to_forgotten(study: Study) -> None:
     own = read.erasing(group)
     gone = {person.id for person in group}
     assert {q.person for q in own.forget.questions} == gone == {q.person for q in own.unseen.questions}
-    for rows in (own.kept, *own.calibration.values()):
-        assert not gone & {q.person for q in rows.questions}
+    for others in (own.kept, *own.calibration.values()):
+        assert not gone & {q.person for q in others.questions}
     assert not gone & {q.person for q in own.retain.questions if q.subset == "retain"}
 
 
@@ -104,3 +108,55 @@ def test_an_unknown_scrubber_is_named() -> None:
     assert pooled.find_scrubber(6, str(Leace((5,), "person", True))) == Leace((5,), "person", True)
     with pytest.raises(ValueError, match="LEACE has no setting Leace\\(7\\); run 09_closed again"):
         pooled.find_scrubber(6, "Leace(7)")
+
+
+def test_what_is_refitted_answers_the_questions_that_the_others_answered(study: Study, answers: pd.DataFrame) -> None:
+    """A fit that changes nothing must say what vanilla says, question by question."""
+    drawn, seen = pooled.disjoint_sets(study, 2), []
+
+    def nothing(forget: list[Question], retain: list[Question]) -> Loaded:
+        gone = {question.person for question in forget}
+        assert not gone & {question.person for question in retain if question.subset == "retain"}
+        seen.append(gone)
+        return study.vanilla
+
+    found = refitted.answers(study, "npo", nothing, drawn)
+    assert seen == [{person.id for person in group} for group in drawn]
+    vanilla = answers[answers["method"] == "vanilla"]
+    for column in ("id", "subset", "person", "answer_prob", "output"):
+        assert found[column].tolist() == vanilla[column].tolist()
+    rows.keep(study, "pooled", answers)
+    rows.keep(study, "pooled_npo", found)
+    tables = refitted.compared(refitted.together(study))
+    assert set(tables["trade"]["method"]) == {"vanilla", "npo", *pooled.METHODS, *pooled.LATER}
+    tests = tables["tests"].set_index(["about", "baseline"])
+    assert tests.loc[("test", "npo"), "difference"] == pytest.approx(tests.loc[("test", "vanilla"), "difference"])
+    assert pooled.LATER[0] not in tests.index.get_level_values("baseline"), "it has a family of its own"
+    assert tests.loc[("retain", "npo"), "n_people"] > 0
+
+
+def test_without_the_cheap_methods_there_is_nothing_to_compare_with(study: Study, tmp_path: Path) -> None:
+    assert refitted.compared(refitted.together(replace(study, out=tmp_path))) == {}
+
+
+def test_a_method_is_refitted_with_the_settings_that_were_chosen_for_it(study: Study) -> None:
+    own = refitted.questions(study, pooled.disjoint_sets(study, 1)[0])
+    forget, retain = own.forget.questions, own.retain.questions
+    best = {"settings": str(NPO(0.2)), "lr": 1e-3, "steps": 1}
+    study.note("tuning-npo", {"choice": {"best": best}})
+    fit, words = refitted.fit_of(study, "npo", seed=3)
+    assert words == f"{NPO(0.2)}, rate 0.001, 1 steps"
+    first, again = (fit(forget, retain).model.state_dict() for _ in range(2))
+    before = study.vanilla.model.state_dict()
+    assert any(not torch.equal(first[name], before[name]) for name in before), "it is trained"
+    assert all(torch.equal(first[name], again[name]) for name in before), "and the same way every time"
+    pruner = closed.PRUNERS[3]
+    study.note("closed", {"choice": {"manu": str(pruner)}})
+    fit, words = refitted.fit_of(study, "manu")
+    assert words == str(pruner)
+    expected = pruner.fit(study.vanilla, forget, retain).loaded.model.state_dict()
+    pruned = fit(forget, retain).model.state_dict()
+    assert all(torch.equal(pruned[name], expected[name]) for name in expected)
+    study.note("closed", {"choice": {"manu": "Manu(share=7)"}})
+    with pytest.raises(ValueError, match="MANU has no setting Manu\\(share=7\\); run 09_closed again"):
+        refitted.fit_of(study, "manu")
