@@ -162,12 +162,12 @@ def recognised(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def chosen(
-    tables: Mapping[str, pd.DataFrame], recognised: Mapping[str, Mapping[str, Any]] | None = None
+    tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, Any]] | None = None
 ) -> pd.DataFrame:
     """One row per method: how many settings were tried, the best one, and the best that does not babble.
 
     Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`. `tables`: of
-    `searches`. `recognised`: what the function of that name returns; it goes before, and has no score of its own.
+    `searches`. `others`: of `recognised`; they go before, and have no score of their own.
     """
     rows = []
     for method, table in tables.items():
@@ -179,7 +179,7 @@ def chosen(
             if top is not None and not prefix:
                 row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
         rows.append(row)
-    others = recognised or {}
+    others = others or {}
     rows = [row | dict(others.get(row["method"], {})) for row in rows]
     rows += [{"method": method, **row} for method, row in others.items() if method not in tables]
     return pd.DataFrame(rows)

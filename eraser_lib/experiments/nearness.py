@@ -63,7 +63,7 @@ def _row(own: pd.DataFrame, known: pd.DataFrame) -> dict[str, Any]:
 
 def _ks(pairs: list[pd.DataFrame], modality: str) -> dict[str, float | None]:
     """Truth ratios are compared as R / (1 + R), which keeps their order and is finite."""
-    names = [f"{name}_{modality}" for name in ("ks", "ks_low", "ks_high", "p")]
+    names = [f"ks_{modality}", f"ks_{modality}_low", f"ks_{modality}_high", f"p_{modality}"]
     if not pairs:
         return dict.fromkeys(names)
     for pair in pairs:
