@@ -161,9 +161,7 @@ def recognised(study: Study) -> dict[str, dict[str, Any]]:
     return found
 
 
-def chosen(
-    tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, Any]] | None = None
-) -> pd.DataFrame:
+def chosen(tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
     """One row per method: how many settings were tried, the best one, and the best that does not babble.
 
     Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`. `tables`: of

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eraser_lib.experiments import ablate
+from eraser_lib.experiments import ablate, ablate_layers
 from eraser_lib.experiments.ablate import Bench
 from eraser_lib.experiments.activations import Activations
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.figures import ablation
+from eraser_lib.figures.layers import squares
 from eraser_lib.sites import HookSite
 
 WIDTH, PEOPLE = 12, 2
@@ -82,3 +83,25 @@ def test_a_gate_read_one_block_off_sees_nothing(bench: Bench) -> None:
     for layer in (0, 1):
         assert table.loc[(layer, layer), "auc"] > 0.99
         assert table.loc[(layer, 1 - layer), "auc"] < 0.7
+
+
+def test_stretches_are_blocks_in_a_row() -> None:
+    assert ablate_layers.stretches(3) == [(0,), (0, 1), (0, 1, 2), (1,), (1, 2), (2,)]
+    assert ablate_layers.stretches(3, 2) == [(0,), (0, 1), (1,), (1, 2), (2,)]
+    deep = ablate_layers.stretches(32)
+    assert len(deep) == 8 * 9 // 2 and (0, 4, 9) in deep and max(deep, key=len)[-1] == 31, "of those looked at"
+
+
+def test_a_gate_is_fitted_and_read_at_each_stretch(bench: Bench) -> None:
+    decision = Decision((1,), "person:ridge_bias")
+    table = ablate_layers.read_at(bench, decision, ablate_layers.stretches(2)).set_index(["first", "last"])
+    assert table.index.tolist() == [(0, 0), (0, 1), (1, 1)]
+    own = ablate.fewer_rows(bench, decision, shares=(1.0,)).iloc[0]
+    for column in ("auc", "opened", "retain_opened"):
+        assert table.loc[(1, 1), column] == own[column], "the gate of the study is one of them"
+    assert table.loc[(0, 1), "auc"] >= table[["auc"]].loc[[(0, 0), (1, 1)], "auc"].min()
+    chart = squares({"a: ": table.reset_index(), "b: ": table.reset_index()}, {"auc": "AUC"})
+    upper, lower = chart.axes
+    assert upper.get_title(loc="left") == "a: AUC" and lower.get_title(loc="left") == "b: AUC"
+    cells = [text.get_text() for text in upper.texts]
+    assert cells == [f"{table.loc[at, 'auc']:.2f}" for at in ((0, 0), (0, 1), (1, 1))], "no last before first"

@@ -11,7 +11,7 @@ import torch
 
 from eraser_lib.bench.records import Question
 from eraser_lib.direction import Direction
-from eraser_lib.experiments import ablate_push, sets
+from eraser_lib.experiments import ablate_layers, ablate_push, sets
 from eraser_lib.experiments.activations import of_questions
 from eraser_lib.experiments.methods import Push, published
 from eraser_lib.experiments.study import Study
@@ -76,6 +76,24 @@ def test_every_direction_strength_and_task_has_a_row(
     )  # fmt: skip
     assert order["order"].tolist() == ["parallel", "sequential"]
     assert order.iloc[0].drop("order").to_numpy(float) == pytest.approx(order.iloc[1].drop("order").to_numpy(float))
+
+
+def test_a_push_at_a_stretch_is_that_push_at_its_blocks(
+    study: Study, direction: Direction, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = sets.test_sets(study.world, folder, 5, size=6)["test"]
+    monkeypatch.setattr(Study, "fluency", lambda self: self.reference())
+    push, blocks = Push("a", (0,), 1.0), ((0,), (0, 1), (1,))
+    found = ablate_layers.pushed_at(study, asked, {"a": direction}, push, blocks, strengths=(0.0, 8.0))
+    assert found[["first", "last", "strength"]].to_numpy().tolist() == [
+        [0, 0, 0.0], [0, 0, 8.0], [0, 1, 0.0], [0, 1, 8.0], [1, 1, 0.0], [1, 1, 8.0],
+    ]  # fmt: skip
+    assert found["n"].eq(len(asked)).all()
+    still, moved = (found.loc[found["strength"] == strength, "answer_prob"] for strength in (0.0, 8.0))
+    assert still.nunique() == 1 and moved.nunique() == 3, "where it is pushed matters as soon as it is"
+    whole = ablate_push.pushed(study, asked, {"a": direction}, Push("a", (0, 1), 1.0), names=("a",), strengths=(8.0,))
+    mean = (whole["answer_prob"] * whole["n"]).sum() / whole["n"].sum()
+    assert found.iloc[3]["answer_prob"] == pytest.approx(mean)
 
 
 def test_the_unknown_direction_tells_strangers_from_known_people(study: Study) -> None:
