@@ -25,6 +25,7 @@ from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.sets import stratified
 from eraser_lib.experiments.study import Study
 from eraser_lib.families import Loaded
+from eraser_lib.study.kept import kept
 
 T = TypeVar("T")
 
@@ -117,7 +118,8 @@ def tune(
     The first objective is trained at the rates `start`, the others at the rate that served it best. Then the search
     goes on from the best of all, outwards, for as long as it lies at the edge of the rates tried with it, or of the
     objectives tried along a line of `ladder`. Every training passes the forget rows at most once and is scored at
-    `stops`, so that each row of the table is a training that ends there.
+    `stops`, so that each row of the table is a training that ends there. A search that was stopped goes on after its
+    last training.
 
     Columns: `settings` (the objective in words), `lr`, `steps`, `collapsed`, `seconds` (of training), and those of
     `DevRows.score`, best first. A method's best point that has not collapsed is the first row where `collapsed` is
@@ -128,7 +130,7 @@ def tune(
     lines = [[str(objective) for objective in line] for line in ladder]
 
     def run(objective: str, rate: float) -> None:
-        rows.extend(_watched(dev, known[objective], rate, stops))
+        rows.extend(kept(f"{objective} at {rate:g}", lambda: _watched(dev, known[objective], rate, stops)))
 
     first, *others = (str(objective) for objective in grid)
     for rate in start:

@@ -90,6 +90,10 @@ class RunFolder:
         """How far a running job is, one JSON object."""
         return self.state / "progress" / f"{job}.json"
 
+    def kept(self, job: str) -> Path:
+        """Parts of a job that is not complete, for its next run (`study.kept`)."""
+        return self.state / "kept" / job
+
     def console(self, job: str) -> Path:
         """What a job wrote to the console."""
         return self.state / "console" / f"{job}.log"

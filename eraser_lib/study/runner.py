@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from eraser_lib.study import manifest, parameters, progress
+from eraser_lib.study import kept, manifest, parameters, progress
 from eraser_lib.study.lock import locked
 from eraser_lib.study.matrix import Job
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, write_json
@@ -117,7 +117,8 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             made_from = manifest.inputs(job, preset)
             manifest.note_checkpoint(made_from, folder.inputs(job.name))
             manifest.git_state()  # remembered: by the end of a long job there may be another commit
-            drop_old_logs(job, folder, made_from)
+            drop_old(job, folder, made_from)
+            os.environ[kept.VARIABLE] = str(folder.kept(job.name))
             execute(
                 root() / "notebooks" / f"{job.notebook}.ipynb",
                 folder.notebook(job.name),
@@ -128,14 +129,15 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             )
             seconds = time.time() - started
             manifest.write(job, preset, folder, made_from, seconds=seconds, peak_bytes=_peak_bytes())
+            shutil.rmtree(folder.kept(job.name), ignore_errors=True)
         except BaseException as error:
             write_json(folder.progress(job.name), {**state, "state": "failed", "error": _in_words(error)})
             raise
         write_json(folder.progress(job.name), {**state, "state": "done", "seconds": seconds})
 
 
-def drop_old_logs(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> None:
-    """Remove logs, and parts of logs, that the job began with other code, parameters or checkpoints.
+def drop_old(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> None:
+    """Remove logs, parts of logs and what was `kept`, if the job began them with other code, parameters or checkpoints.
 
     A log is resumed where questions, weights and eraser are the same; it cannot see that the code which asks and scores
     has changed since.
@@ -145,6 +147,7 @@ def drop_old_logs(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> 
         return
     for name in job.logs:
         shutil.rmtree(folder.logs / name, ignore_errors=True)
+    shutil.rmtree(folder.kept(job.name), ignore_errors=True)
     write_json(mark, dict(made_from))
 
 

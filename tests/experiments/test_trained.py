@@ -14,10 +14,10 @@ from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.npo import NPO
 from eraser_lib.baselines.rmu import RMU
 from eraser_lib.evaluate.summary import METHODS
-from eraser_lib.experiments import trained
+from eraser_lib.experiments import collapse, trained
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.experiments.study import Study
-from eraser_lib.study import matrix
+from eraser_lib.study import kept, matrix
 from eraser_lib.study.preset import load
 from eraser_lib.tables import METHOD_NAMES
 
@@ -59,6 +59,35 @@ def test_the_search_goes_by_coordinates_and_on_while_the_edge_is_best(monkeypatc
     assert fluent == {"settings": str(NPO(0.5)), "lr": 1e-2, "steps": 2}, "four steps babble"
     assert trained.choice(table[table["collapsed"]], fluent=True) is None
     assert table["score"].is_monotonic_decreasing
+
+
+def test_a_search_that_was_stopped_goes_on_after_its_last_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scores = {(0.1, 1e-3, 2): 0.5, (0.5, 1e-3, 2): 0.6, (0.5, 3e-3, 4): 0.8, (0.5, 1e-2, 2): 0.7}
+    whole, once = searched(monkeypatch, scores)
+    monkeypatch.setenv(kept.VARIABLE, str(tmp_path / "kept"))
+    with monkeypatch.context() as short:
+        short.setattr(trained, "judged", stopping(after=7))
+        with pytest.raises(KeyboardInterrupt):
+            searched(short, scores)
+    table, taken = searched(monkeypatch, scores)
+    assert len(once) - 4 < len(taken) < len(once), "three trainings were whole when it was stopped"
+    timed = ["seconds"]
+    pd.testing.assert_frame_equal(table.drop(columns=timed), whole.drop(columns=timed))
+    assert searched(monkeypatch, scores)[1] == []
+
+
+def stopping(*, after: int) -> Any:
+    """`trained.judged`, until so many scores were judged."""
+    left = iter(range(after))
+
+    def judged(score: dict[str, float]) -> dict[str, Any]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return collapse.judged(score)
+
+    return judged
 
 
 def test_a_training_ends_where_it_only_does_harm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,28 @@ def test_a_job_writes_its_manifest_last_and_complete(clone: Path, command: Comma
     assert progress["state"] == "done"
 
 
+def test_what_a_job_kept_is_there_for_its_next_run_and_gone_after_it(clone: Path, command: Command) -> None:
+    path = clone / "notebooks" / "01_world.ipynb"
+    made = clone / "made"
+    cells = f"""import pathlib
+from eraser_lib.study.kept import kept
+def make(): print("made", file=open({str(made)!r}, "a")); return [1.5, {{"b": None, "a": True}}]
+assert kept("a part", make) == [1.5, {{"b": None, "a": True}}]
+assert pathlib.Path({str(clone / "go")!r}).exists(), 'stopped'"""
+    path.write_text(notebook(cells, parameters='preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'))
+    folder = clone / "runs/toy/.study/kept/all-all-01_world"
+    for _ in range(2):
+        assert command("run", "--job", "all-all-01_world").returncode == 2
+        assert made.read_text() == "made\n", "once"
+    assert list(folder.iterdir())
+    path.write_text(path.read_text().replace("1.5", "2.5"))
+    assert command("run", "--job", "all-all-01_world").returncode == 2
+    assert made.read_text() == "made\nmade\n", "other code"
+    (clone / "go").touch()
+    assert command("run", "--job", "all-all-01_world").returncode == 0
+    assert not folder.exists() and made.read_text() == "made\nmade\n"
+
+
 def test_a_failed_job_has_neither_notebook_nor_manifest(clone: Path, command: Command) -> None:
     path = clone / "notebooks" / "01_world.ipynb"
     cell = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'
@@ -207,14 +229,14 @@ def test_logs_of_other_code_are_not_resumed(clone: Path) -> None:
     for path in logs.values():
         path.parent.mkdir(parents=True)
         path.write_text("answers")
-    runner.drop_old_logs(job, found.run, made_from)
+    runner.drop_old(job, found.run, made_from)
     assert not logs["mllmeraser"].exists(), "nobody knows which code made it"
     assert logs["ga_diff"].exists(), "the log of another job"
     logs["mllmeraser"].parent.mkdir()
     logs["mllmeraser"].write_text("answers")
-    runner.drop_old_logs(job, found.run, made_from)
+    runner.drop_old(job, found.run, made_from)
     assert logs["mllmeraser"].exists(), "the same job goes on where it was stopped"
-    runner.drop_old_logs(job, found.run, {**made_from, "sources": {"notebook": "x", "modules": {}}})
+    runner.drop_old(job, found.run, {**made_from, "sources": {"notebook": "x", "modules": {}}})
     assert not logs["mllmeraser"].exists()
 
 
