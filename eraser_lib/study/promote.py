@@ -61,8 +61,9 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
 
 
 def _lost(preset: Preset) -> list[str]:
-    """Manifests, logs and erasers of the study's other jobs that the reference has and the run lacks."""
-    reference, found = preset.reference.path, []
+    """Manifests, logs, rows and erasers of the study's other jobs that the reference has and the run lacks."""
+    reference = preset.reference.path
+    found = list(reference.glob("rows/*/*/*.parquet"))
     for name, (job, _) in confirm.relatives(preset).items():
         found.append(preset.reference.manifest(name))
         found += [

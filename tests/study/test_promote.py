@@ -200,6 +200,15 @@ def test_a_preset_that_lacks_what_others_made_does_not_become_the_reference(toy:
     assert toy.reference.manifest("llava-5-06_erase").is_file()
 
 
+def test_rows_of_answers_are_not_lost_either(toy: preset.Preset) -> None:
+    promote.promote(toy)
+    rows = toy.reference.path / "rows/llava/5/pooled.parquet"
+    rows.parent.mkdir(parents=True)
+    rows.write_text("answers")
+    with pytest.raises(StudyError, match=r"lacks 1 files of the reference, such as rows/llava/5/pooled.parquet"):
+        promote.promote(toy)
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny-shares"])
 def test_the_shipped_presets_take_all_that_they_do_not_make(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HERE)
