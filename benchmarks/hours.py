@@ -103,7 +103,8 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[s
     `prefills`: that a row of a training takes, by model.
     """
     rows = []
-    for job in jobs(load("paper")).values():
+    paper = load("paper")
+    for job in jobs(paper).values():
         if job.model is not None:
             rows.append({"row": job.kind.name, "model": job.model, "hours": job_hours(job, seconds, costs)})
     found = pd.DataFrame(rows)
@@ -115,7 +116,7 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[s
             "model": one.model,
             "hours": fine_tuning_hours(one, prefills[one.model], costs),
         }
-        for one in fine_tunings(load("paper")).values()
+        for one in fine_tunings(paper).values()
     ])  # fmt: skip
     counted = tuned.groupby(["row", "model"], sort=False)["hours"].sum().unstack("model").round(1)
     sums = {"all that was timed": by_model.sum(), "all": by_model.sum() + counted.sum()}
