@@ -9,6 +9,7 @@ everybody as many questions count as of somebody of the other side. Source: the 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ noise would see; the gate's value needs the artifact and the model."""
 OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllmeraser_published", "detector")}
 """Methods that have the signal at all; the others do by everybody."""
 CONTROLS = ("stranger", "retain")
+"""Who is not erased: people whom no model has seen, or retained ones where a benchmark has no such people."""
 CELL = ["modality", "task"]
 DRAWS = 300
 """So often the questions that count, and for the interval the people, are drawn."""
@@ -39,38 +41,55 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
     """AUC over people of guessing who is on the forget list, one row per method, signal and control.
 
     Args:
-        logs: rows of one model and split; the first seed of a method counts. Erased people are those of `test`.
+        logs: rows of one model and split. Erased people are those of `test`; the others, the first of `CONTROLS`
+            that the logs have.
 
     Returns:
         Columns `method, signal, against` (who is not erased: `stranger` or `retain`), `auc` (0.5 tells nothing; mean
-        over draws of the questions that count), `ci_low, ci_high` (over people and draws), `erased` and `others`
-        (people), `questions` (mean number a person that count).
+        over trainings and draws of the questions that count), `auc_low, auc_high` (over trainings, people and draws),
+        `least` and `most` of the single trainings, `erased` and `others` (people), `questions` (mean number a person
+        that count).
     """
+    control = next((name for name in CONTROLS if (logs["subset"] == name).any()), CONTROLS[-1])
     rows = []
     for method, own in logs.groupby("method", sort=False):
-        own = own[own["seed"] == own["seed"].min()]
         for signal, (column, how, sign) in SIGNALS.items():
             if method not in OWNERS.get(signal, (method,)) or own[column].isna().all():
                 continue
-            found = {subset: _by_person(own[own["subset"] == subset], column, sign) for subset in ("test", *CONTROLS)}
-            for control in CONTROLS:
-                erased, others = found["test"], found[control]
-                if not erased or not others:
-                    continue
-                if not {cell for person in erased for cell in person} & {cell for person in others for cell in person}:
-                    continue  # no kind of question was put to both
-                value, low, high, questions = _matched(erased, others, how)
-                rows.append({
-                    "method": method, "signal": signal, "against": control, "auc": value, "ci_low": low,
-                    "ci_high": high, "erased": len(erased), "others": len(others), "questions": questions,
-                })  # fmt: skip
+            seen = [_seen(one, control, column, how, sign) for _, one in own.groupby("seed")]
+            trainings = [one for one in seen if one is not None]
+            if not trainings:
+                continue
+            low, high = np.percentile(np.concatenate([one.spread for one in trainings]), [2.5, 97.5])
+            means = [float(np.mean(one.auc)) for one in trainings]
+            rows.append({
+                "method": method, "signal": signal, "against": control, "auc": float(np.mean(means)),
+                "auc_low": float(low), "auc_high": float(high), "least": min(means), "most": max(means),
+                "erased": trainings[0].erased, "others": trainings[0].others,
+                "questions": float(np.mean([one.questions for one in trainings])),
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows against strangers; where a benchmark has none, those against retained people."""
-    strangers = table[table["against"] == "stranger"]
-    return table if strangers.empty else strangers
+@dataclass(frozen=True)
+class _Seen:
+    """What one signal tells of one training."""
+
+    auc: list[float]
+    """By draw of the questions."""
+    spread: list[float]
+    """By draw of questions and people."""
+    questions: float
+    erased: int
+    others: int
+
+
+def _seen(rows: pd.DataFrame, control: str, column: str, how: str, sign: float) -> _Seen | None:
+    """`None` where one side was asked nothing, or no kind of question was put to both."""
+    erased, others = (_by_person(rows[rows["subset"] == subset], column, sign) for subset in ("test", control))
+    if not {cell for person in erased for cell in person} & {cell for person in others for cell in person}:
+        return None
+    return _matched(erased, others, how)
 
 
 def _by_person(rows: pd.DataFrame, column: str, sign: float) -> list[Values]:
@@ -82,8 +101,8 @@ def _by_person(rows: pd.DataFrame, column: str, sign: float) -> list[Values]:
     ]
 
 
-def _matched(erased: list[Values], others: list[Values], how: str) -> tuple[float, float, float, float]:
-    """AUC, its interval, and the questions a person, with as many questions of each kind on both sides.
+def _matched(erased: list[Values], others: list[Values], how: str) -> _Seen:
+    """AUC of both sides, with as many questions of each kind on either.
 
     In every draw each person of the side with more questions meets a random one of the other, and as many questions
     of each kind are drawn as were asked about that one.
@@ -107,8 +126,7 @@ def _matched(erased: list[Values], others: list[Values], how: str) -> tuple[floa
         positive, negative = pair if many == 0 else pair[::-1]
         found.append(auc(positive, negative))
         spread.append(auc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))))
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return float(np.mean(found)), float(low), float(high), float(np.mean(asked))
+    return _Seen(found, spread, float(np.mean(asked)), len(erased), len(others))
 
 
 def _one(person: Values, how: str) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eraser_lib.experiments.exposure import exposures, shown
+from eraser_lib.experiments.exposure import exposures
 
 
 def rows(method: str, subset: str, shares: list[float], **columns: float) -> list[dict[str, object]]:
@@ -46,11 +46,10 @@ def test_refusing_the_erased_and_nobody_else_gives_them_away() -> None:
 def test_knowing_less_than_a_stranger_would_gives_away_as_well() -> None:
     low, high = {"answer_prob": 0.01}, {"answer_prob": 0.9}
     table = found(
-        rows("ga", "test", [0.0], **low), rows("ga", "stranger", [0.0]), rows("ga", "retain", [0.0]),
+        rows("ga", "test", [0.0], **low), rows("ga", "stranger", [0.0]), rows("ga", "retain", [0.0], **low),
         rows("vanilla", "test", [0.0], **high), rows("vanilla", "stranger", [0.0]),
     )  # fmt: skip
     assert table.loc[("ga", "silence about the fact", "stranger"), "auc"] == 1
-    assert table.loc[("ga", "silence about the fact", "retain"), "auc"] == 1
     assert table.loc[("vanilla", "silence about the fact", "stranger"), "auc"] == 0, "known is the opposite of silent"
 
 
@@ -60,10 +59,16 @@ def test_babble_about_the_erased_gives_them_away() -> None:
     assert table.loc[("rmu", "refusals", "stranger"), "auc"] == 0.5
 
 
-def test_one_seed_counts_and_other_methods_have_no_gate() -> None:
+def test_trainings_are_seen_one_by_one_and_other_methods_have_no_gate() -> None:
     later = [row | {"seed": 1, "refusal": True} for row in rows("npo", "test", [0.0])]
-    table = found(rows("npo", "test", [0.0], opened=1.0), later, rows("npo", "stranger", [0.0], opened=0.0))
-    assert table.loc[("npo", "refusals", "stranger"), "auc"] == 0.5
+    strangers = rows("npo", "stranger", [0.0], opened=0.0)
+    table = found(
+        rows("npo", "test", [0.0], opened=1.0), later, strangers, [row | {"seed": 1} for row in strangers],
+        [row | {"seed": 2} for row in strangers],
+    )  # fmt: skip
+    row = table.loc[("npo", "refusals", "stranger")]
+    assert row[["least", "auc", "most"]].tolist() == [0.5, 0.75, 1.0], "the third has no erased people"
+    assert row[["auc_low", "auc_high"]].tolist() == [0.5, 1.0] and row[["erased", "others"]].tolist() == [1, 1]
     assert "second prefill" not in table.index.get_level_values("signal")
 
 
@@ -80,7 +85,7 @@ def test_more_questions_tell_nothing_by_themselves(signal: str) -> None:
 
     table = found(asked("test", 60, 9), asked("stranger", 120, 1))
     row = table.loc[("mllmeraser", signal, "stranger")]
-    assert row["auc"] == pytest.approx(0.5, abs=0.08) and row["ci_low"] < 0.5 < row["ci_high"]
+    assert row["auc"] == pytest.approx(0.5, abs=0.08) and row["auc_low"] < 0.5 < row["auc_high"]
     assert row["questions"] == 4
     again = found(asked("test", 120, 1), asked("stranger", 60, 9)).loc[("mllmeraser", signal, "stranger")]
     assert again["auc"] == pytest.approx(0.5, abs=0.08)
@@ -88,8 +93,8 @@ def test_more_questions_tell_nothing_by_themselves(signal: str) -> None:
 
 def test_where_there_are_no_strangers_retained_people_are_shown() -> None:
     table = exposures(pd.DataFrame(rows("npo", "test", [1.0]) + rows("npo", "retain", [0.0])))
-    assert set(shown(table)["against"]) == {"retain"}
+    assert set(table["against"]) == {"retain"}
     both = exposures(
         pd.DataFrame(rows("npo", "test", [1.0]) + rows("npo", "retain", [0.0]) + rows("npo", "stranger", [0.0]))
     )
-    assert set(shown(both)["against"]) == {"stranger"}
+    assert set(both["against"]) == {"stranger"}
