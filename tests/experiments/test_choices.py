@@ -235,4 +235,4 @@ def test_the_interval_of_a_guess_is_over_people() -> None:
     shares = [0.0, 0.25, 0.5, 0.75, 1.0, 0.5]
     logs = exposed("x", "test", shares) + exposed("x", "stranger", [s / 2 for s in shares])
     row = exposures(pd.DataFrame(logs)).set_index(["signal", "against"]).loc[("refusals", "stranger")]
-    assert row["ci_low"] < row["auc"] - 0.1 and row["auc"] + 0.1 < row["ci_high"]
+    assert row["auc_low"] < row["auc"] - 0.1 and row["auc"] + 0.1 < row["auc_high"]
