@@ -45,12 +45,10 @@ class Kind:
     """memory to reserve"""
 
 
-TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
+TRAINED = {"ga_diff": 16, "npo": 50, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
-AGAIN = {method: {"seeds": 3} for method in BABBLING if method != "npo"}
-"""Those that are trained with three seeds where more people are to be forgotten; NPO with one, so far."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -107,14 +105,14 @@ KINDS: tuple[Kind, ...] = (
             over=over,
             needs=(f"08_{before}_{method}", "06_erase"),
             notebook=f"08_{what}",
-            parameters={"method": method, **more.get(method, {})},
+            parameters={"method": method, **more},
             minutes=minutes,
         )
         for method in BABBLING
         # found with ten people, then with more to forget
         for what, before, over, minutes, more in (
             ("fluent", "tune", ("model",), 15, {}),
-            ("quiet", "fluent", ("model", "split"), 10, AGAIN),
+            ("quiet", "fluent", ("model", "split"), 10, {"seeds": 3}),
         )
     ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands

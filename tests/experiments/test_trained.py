@@ -146,7 +146,7 @@ def test_a_method_of_several_weights_can_leave_its_grid_along_each() -> None:
 def test_lora_wraps_the_grid_and_the_ladder_and_refuses_methods_that_pick_weights() -> None:
     grid = trained.objectives("npo", lora=4)
     assert grid[0] == LowRank(NPO(0.1), 4) and len(grid) == len(trained.objectives("npo"))
-    assert set(grid) <= set(*trained.ladder("npo", lora=4))
+    assert set(grid) <= {rung for line in trained.ladder("npo", lora=4) for rung in line}
     assert trained.objective("npo", str(grid[1]), lora=4) == grid[1]
     with pytest.raises(ValueError, match="has no setting LowRank"):
         trained.objective("npo", str(grid[1]))
