@@ -172,6 +172,14 @@ KINDS: tuple[Kind, ...] = (
         )
         for method in (*TRAINED, "manu")
     ),
+    # past the budget of those searches that used it up
+    Kind(
+        name="23_longer",
+        over=("model",),
+        needs=("02_models",),
+        after=tuple(f"08_tune_{method}" for method in TRAINED),
+        minutes=30,
+    ),
     Kind(
         name="14_cookbook",
         over=("model",),

@@ -1,0 +1,73 @@
+"""Does a second pass help? Trained baselines whose best setting ran to the end of the search's budget, trained on.
+
+The same setting, rate and dev people. Nothing is chosen here: a step budget that only some methods were given would be
+no equal footing, but a reader should know what it held back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from eraser_lib.experiments.dev import DevRows
+from eraser_lib.experiments.study import Study
+from eraser_lib.experiments.trained import OBJECTIVES, objective, watched
+from eraser_lib.study.kept import kept
+
+PASSES = (1.0, 1.5, 2.0, 3.0)
+"""Multiples of the budget after which a training is looked at."""
+
+
+def at_the_end(study: Study) -> pd.DataFrame:
+    """Best row of the search of each method, `method, settings, lr, steps, score`, where it used up the budget.
+
+    Methods that were not searched are left out.
+    """
+    first = replace(study, split=5)
+    found = []
+    for method in OBJECTIVES:
+        if first.figure(f"tuning-{method}").with_suffix(".json").is_file():
+            rows = first.read_note(f"tuning-{method}", made_by=f"notebook 08_tune for {method}")["rows"]
+            if rows[0]["steps"] == max(row["steps"] for row in rows):
+                found.append({"method": method, **rows[0]})
+    return pd.DataFrame(found, columns=["method", "settings", "lr", "steps", "score"])
+
+
+def trained_on(dev: DevRows, best: pd.DataFrame, *, lora: int = 0) -> pd.DataFrame:
+    """Train each method of `at_the_end` by its best setting for several passes.
+
+    The part up to the budget repeats the search's training. One that falls behind its best by `trained.DROP` ends. A
+    job that was stopped goes on after its last training.
+
+    Columns: `method, passes` and those of `trained.watched`, a row for each look.
+    """
+    tables = [pd.DataFrame(columns=["method", "passes", "score"])]
+    for row in best.to_dict("records"):
+        passes = {round(row["steps"] * times): times for times in PASSES}
+        loss = objective(row["method"], row["settings"], lora=lora)
+        train = partial(watched, dev, loss, row["lr"], list(passes), epochs=round(PASSES[-1]))
+        table = pd.DataFrame(kept(row["method"], train))
+        tables.append(table.assign(method=row["method"], passes=table["steps"].map(passes)))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per method of `trained_on`: what its best look has over the one at the budget.
+
+    Columns: `method, settings, lr`; `score, forget_prob, kept_prob` at the budget; `best_passes`, and the same and
+    `collapsed` there under names that begin with `best_`; `gain` of the score; `last`, passes at its last look.
+    """
+    measures = ["score", "forget_prob", "kept_prob"]
+    table = []
+    for method, own in rows.groupby("method", sort=False):
+        looks = own.to_dict("records")
+        budget, best = looks[0], max(looks, key=lambda look: float(look["score"]))
+        table.append({
+            "method": method, "settings": budget["settings"], "lr": budget["lr"],
+            **{name: budget[name] for name in measures}, "best_passes": best["passes"],
+            **{f"best_{name}": best[name] for name in (*measures, "collapsed")},
+            "gain": best["score"] - budget["score"], "last": looks[-1]["passes"],
+        })  # fmt: skip
+    return pd.DataFrame(table)
