@@ -61,7 +61,7 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
             if not trainings:
                 continue
             low, high = np.percentile(np.concatenate([one.spread for one in trainings]), [2.5, 97.5])
-            means = [float(np.mean(one.auc)) for one in trainings]
+            means = [one.auc for one in trainings]
             rows.append({
                 "method": method, "signal": signal, "against": control, "auc": float(np.mean(means)),
                 "auc_low": float(low), "auc_high": float(high), "least": min(means), "most": max(means),
@@ -75,8 +75,8 @@ def exposures(logs: pd.DataFrame) -> pd.DataFrame:
 class _Seen:
     """What one signal tells of one training."""
 
-    auc: list[float]
-    """By draw of the questions."""
+    auc: float
+    """Mean over draws of the questions."""
     spread: list[float]
     """By draw of questions and people."""
     questions: float
@@ -126,7 +126,7 @@ def _matched(erased: list[Values], others: list[Values], how: str) -> _Seen:
         positive, negative = pair if many == 0 else pair[::-1]
         found.append(auc(positive, negative))
         spread.append(auc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))))
-    return _Seen(found, spread, float(np.mean(asked)), len(erased), len(others))
+    return _Seen(float(np.mean(found)), spread, float(np.mean(asked)), len(erased), len(others))
 
 
 def _one(person: Values, how: str) -> float:
