@@ -16,7 +16,7 @@ from eraser_lib.experiments.study import Study
 from eraser_lib.experiments.trained import OBJECTIVES, objective, watched
 from eraser_lib.study.kept import kept
 
-PASSES = (1.0, 1.5, 2.0, 3.0)
+PASSES = (1.0, 1.5, 2.0)
 """Multiples of the budget after which a training is looked at."""
 
 
@@ -36,7 +36,7 @@ def at_the_end(study: Study) -> pd.DataFrame:
 
 
 def trained_on(dev: DevRows, best: pd.DataFrame, *, lora: int = 0) -> pd.DataFrame:
-    """Train each method of `at_the_end` by its best setting for several passes.
+    """Train each method of `at_the_end` by its best setting for two passes.
 
     The part up to the budget repeats the search's training. One that falls behind its best by `trained.DROP` ends. A
     job that was stopped goes on after its last training.
