@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ TEXTS = (
     "options", "perturbed_names", "perturbed_captions", "perturbed_answer", "paraphrased_answer", "paraphrased_caption",
 )  # fmt: skip
 """Columns that hold one text or several."""
+CHOICES = {"options": 6, "perturbed_names": 5}
+"""Those of them that a question lets choose from, by six letters; the right name stands beside the others."""
 
 
 def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0) -> list[Question]:
@@ -63,8 +66,14 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
     return found
 
 
-def _is_texts(cell: Any) -> bool:
-    return isinstance(cell, str) or (not isinstance(cell, Mapping) and all(isinstance(text, str) for text in cell))
+def _is_texts(cell: Any, most: int | None = None) -> bool:
+    if isinstance(cell, str):
+        return True
+    return (
+        not isinstance(cell, Mapping)
+        and all(isinstance(text, str) for text in cell)
+        and (most is None or len(cell) <= most)
+    )
 
 
 _SOME: dict[str, Any] = {"nullable": True, "required": False}
@@ -73,6 +82,10 @@ SCHEMA = pa.DataFrameSchema(
         "image": cells("is no picture with bytes that can be decoded", is_picture, **_SOME),
         **{name: cells("is no text", lambda cell: isinstance(cell, str), **_SOME) for name in TEXT},
         **{name: cells("is no text and no list of texts", _is_texts, **_SOME) for name in TEXTS},
+        **{
+            name: cells(f"is no text and no list of {most} texts or fewer", partial(_is_texts, most=most), **_SOME)
+            for name, most in CHOICES.items()
+        },
     },
     strict=False,
 )

@@ -96,9 +96,13 @@ class Loaded:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50, **options: Any) -> list[str]:
-        """Greedy answers, decoded and stripped. Calls `model.generate`, so whatever is attached to it acts."""
+        """Greedy answers, decoded and stripped. Calls `model.generate`, so whatever is attached to it acts.
+
+        What a checkpoint asks for when nothing is said, such as the repetition penalty of Qwen2.5-VL, is not done:
+        scores are read off the plain logits, and answers must come from the same model. `options` go before all.
+        """
         inputs = self.encode(prompts)
-        options = {"do_sample": False, "max_new_tokens": max_new_tokens, **options}
+        options = {**GREEDY, "max_new_tokens": max_new_tokens, **options}
         out = self.model.generate(**inputs, **options)
         new = out[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
@@ -119,6 +123,10 @@ class Loaded:
         """Differentiable model inputs for pixels in [0, 1] of shape `(B, 3, H, W)`; see the family's module."""
         inputs: dict[str, Tensor] = self.module.pixel_inputs(self.processor, images)
         return inputs
+
+
+GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None}
+"""The most likely token at every step, whatever `generation_config.json` says."""
 
 
 def _stack(values: Any) -> Any:
@@ -156,7 +164,10 @@ def load_model(
     if is_local and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path} holds no config.json, so it is no checkpoint; name the folder that does")
     if not is_local and (name.count("/") != 1 or folder.is_absolute()):
-        raise FileNotFoundError(f"no checkpoint at {path}; `make models` trains the tiny ones")
+        raise FileNotFoundError(
+            f"no checkpoint at {path}. Name a folder, or OWNER/NAME of a model on the hub, such as "
+            f"{next(iter(hub.PUBLISHED))}; `make models` trains the tiny ones"
+        )
     revision = None if is_local else hub.revision_of(name, revision)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "revision": revision}
     if spread or bits is not None:

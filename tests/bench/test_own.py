@@ -146,7 +146,8 @@ def test_a_row_of_no_kind_and_a_missing_file_are_errors(tmp_path: Path) -> None:
     ("number", "changes", "message"),
     [
         (0, {"image": {"bytes": b"no picture"}}, "column image, row 0: is no picture with bytes"),
-        (0, {"perturbed_names": [1, 2]}, "column perturbed_names, row 0: is no text and no list of texts"),
+        (0, {"perturbed_names": [1, 2]}, "column perturbed_names, row 0: is no text and no list of 5 texts or fewer"),
+        (0, {"perturbed_names": list("ABCDEF")}, "column perturbed_names, row 0: is no text and no list of 5 texts or"),
         (1, {"perturbed_answer": {"a": "b"}}, "column perturbed_answer, row 1: is no text and no list of texts"),
         (1, {"question": b"Who?"}, "column question, row 1: is no text"),
     ],

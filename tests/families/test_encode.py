@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +123,16 @@ def test_generation_in_a_batch_is_generation_alone(loaded: Loaded, prompts: list
     assert together == [loaded.generate([prompt], max_new_tokens=4)[0] for prompt in prompts]
     assert len(set(together)) > 1
     assert all(text == text.strip() and loaded.module.END_OF_TURN not in text for text in together)
+
+
+def test_an_answer_is_greedy_whatever_the_checkpoint_asks_for(loaded: Loaded, prompts: list[Prompt]) -> None:
+    """Qwen2.5-VL is published with a repetition penalty, which holds without sampling too."""
+    model = copy.deepcopy(loaded.model)
+    model.generation_config.update(repetition_penalty=0.01, do_sample=True, temperature=5.0, top_k=3)
+    asking = Loaded(model, loaded.processor, loaded.family)
+    plain = loaded.generate(prompts, max_new_tokens=6)
+    assert asking.generate(prompts, max_new_tokens=6) == plain
+    assert asking.generate(prompts, max_new_tokens=6, repetition_penalty=0.01) != plain, "the penalty would be seen"
 
 
 def test_inputs_have_the_dtype_of_the_model(loaded: Loaded, prompts: list[Prompt]) -> None:

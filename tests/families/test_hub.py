@@ -63,6 +63,8 @@ def test_without_a_network_one_error_says_what_to_fetch(monkeypatch: pytest.Monk
     revision = hub.PUBLISHED["llava-hf/llava-1.5-7b-hf"].revision
     assert f"hf download llava-hf/llava-1.5-7b-hf --revision {revision} --local-dir llava-1.5-7b-hf" in text
     assert "about 14.1 GB" in text and "We couldn't connect to the hub" in text and "more lines" not in text
+    with pytest.raises(FileNotFoundError, match=r"about 146\.8 GB"):
+        load_model("Qwen/Qwen2.5-VL-72B-Instruct")
     with pytest.raises(FileNotFoundError, match="hf download someone/else --local-dir else"):
         load_model("someone/else")
 
@@ -71,6 +73,7 @@ def test_the_published_checkpoints_are_pinned_and_their_sizes_are_those_of_their
     for name, published in hub.PUBLISHED.items():
         assert len(published.revision) == 40 and int(published.revision, 16)
         assert published.gigabytes == pytest.approx(2 * REAL[name].billions, rel=5e-3)
+    assert pytest.approx({name: 2 * shape.billions for name, shape in REAL.items()}, rel=5e-3) == hub.GIGABYTES
     assert hub.revision_of("llava-hf/llava-1.5-7b-hf", "mine") == "mine"
     assert hub.revision_of("someone/else", None) is None
 
@@ -82,6 +85,24 @@ def test_an_interrupted_download_is_named(saved: Path) -> None:
     (saved / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         load_model(saved)
+
+
+def test_a_download_that_lacks_a_shard_names_it(loaded: Loaded, saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    loaded.model.save_pretrained(saved, max_shard_size="100KB")
+    shards = sorted(saved.glob("model-*.safetensors"))
+    assert len(shards) > 2 and load_model(saved).generate([Prompt("Hello?")], max_new_tokens=1)
+    shards[1].unlink()
+    with pytest.raises(FileNotFoundError, match=rf"lacks 1 of {len(shards)} files of weights, {shards[1].name}: the"):
+        load_model(saved)
+    shards[0].rename(saved / "model.safetensors")
+    hub.check_weights(saved)  # an index beside one file that holds all is a leftover
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b-hf", "/no/such/folder"])
+def test_a_name_that_is_neither_folder_nor_on_the_hub_is_explained(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at {name}. Name a folder, or OWNER/NAME of a model"):
+        load_model(name)
 
 
 def test_a_model_over_two_devices_is_read_and_steered_alike(
