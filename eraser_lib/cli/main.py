@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import traceback
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eraser_lib.cli.rows import EXAMPLE, fingerprint, read_image, read_rows
+from eraser_lib.cli import EXAMPLE
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -27,6 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads the model over all there are.")]
 Dtype = Annotated[
     str, typer.Option(help="float32, bfloat16 or float16; or 8bit or 4bit, which bitsandbytes computes in bfloat16.")
+]
+Tokens = Annotated[
+    int, typer.Option(help="Length of an answer in tokens, at most; what comes later is not looked at.", min=1)
 ]
 Batch = Annotated[int, typer.Option(help="Prompts at a time; fewer need less memory.", min=1)]
 Forget = Annotated[
@@ -52,12 +56,14 @@ def fit(
     out: Annotated[Path, typer.Argument(help="Where to write the eraser: a folder.")],
     forget: Forget,
     retain: Retain,
-    alpha: Annotated[float, typer.Option(help="Tolerated share of touched retained prompts.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="Tolerated share of touched retained prompts.", min=0, max=1)] = 0.01,
     decide: Annotated[
         str, typer.Option(help="Blocks that decide, such as 20 or 26,27; chosen on rows set apart if empty.")
     ] = "",
     steer: Annotated[str, typer.Option(help="Blocks that are pushed, such as 0-13; the first half if empty.")] = "",
-    strength: Annotated[float, typer.Option(help="Of the push; 0 chooses the smallest that makes it refuse.")] = 0.0,
+    strength: Annotated[
+        float, typer.Option(help="Of the push; 0 chooses the smallest that makes it refuse.", min=0)
+    ] = 0.0,
     instruction: Annotated[str, typer.Option(help="What makes the model decline any question.")] = "Decline to answer.",
     batch: Batch = 16,
     device: Device = "cpu",
@@ -72,8 +78,10 @@ def fit(
     """
     with explained():
         from eraser_lib.cli import workshop
+        from eraser_lib.cli.rows import fingerprint, read_rows
 
         rows = read_rows(forget, "forget"), read_rows(retain, "retain")
+        workshop.divided(*rows, alpha)  # what is wrong with them is told before a model is loaded
         blocks, pushed = parse_blocks(decide, "--decide"), parse_blocks(steer, "--steer")
         writable(out)
         loaded = load(model, device, dtype)
@@ -84,9 +92,9 @@ def fit(
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
         report = {"eraser": str(out), **made.report()}
-    if as_json:
-        show(report)
-        return
+        if as_json:
+            show(report)
+            return
     typer.echo(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
     if min(report["opened"], report["refused"]) < 0.5:
         typer.echo(
@@ -101,6 +109,7 @@ def ask(
     eraser: Saved,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     image: Annotated[Path | None, typer.Option(help="A picture to ask about.")] = None,
+    tokens: Tokens = 50,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -110,20 +119,22 @@ def ask(
         from eraser_lib import Eraser
         from eraser_lib.bench.records import Prompt
         from eraser_lib.cli import workshop
+        from eraser_lib.cli.rows import read_image
 
         if not question.strip():
             raise ValueError("the question is empty")
-        prompt = Prompt(question, None if image is None else read_image(image))
+        prompt = Prompt(question, None if image is None else read_image(image, "--image"))
         Eraser.from_pretrained(eraser)  # a missing one is told before a model is loaded
         loaded = load(model, device, dtype)
-        (found,) = workshop.ask(loaded, attachable(eraser, loaded, model), [prompt])
-    if as_json:
-        show(found)
-        return
+        (found,) = workshop.ask(loaded, attachable(eraser, loaded, model), [prompt], tokens=tokens)
+        if as_json:
+            show(found)
+            return
     typer.echo(f"before: {found['before']}\nafter:  {found['after']}")
     if found["value"] is not None:
-        state = "open" if found["opened"] else "closed"
-        typer.echo(f"gate:   {state}, {found['value']:.3g} against {found['threshold']:.3g}")
+        state, bound = "open" if found["opened"] else "closed", found["threshold"]
+        against = f"against {bound:.3g}" if bound is not None and math.isfinite(bound) else "without a threshold"
+        typer.echo(f"gate:   {state}, {found['value']:.3g} {against}")
 
 
 @app.command()
@@ -136,9 +147,9 @@ def inspect(
         from eraser_lib import Eraser
 
         found = Eraser.from_pretrained(eraser).inspect()
-    if as_json:
-        show(found)
-        return
+        if as_json:
+            show(found)
+            return
     for name, value in found.items():
         typer.echo(f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}")
 
@@ -151,6 +162,7 @@ def verify(
     retain: Retain,
     refused: Annotated[float, typer.Option(help="Share of forget rows that must be refused.", min=0, max=1)] = 0.9,
     changed: Annotated[float, typer.Option(help="Share of retained rows that may change.", min=0, max=1)] = 0.05,
+    tokens: Tokens = 50,
     batch: Batch = 16,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -160,18 +172,20 @@ def verify(
     with explained():
         from eraser_lib import Eraser
         from eraser_lib.cli import workshop
+        from eraser_lib.cli.rows import fingerprint, read_rows
 
         about = Eraser.from_pretrained(eraser).metadata
         for side, path in (("forget", forget), ("retain", retain)):
             if path.exists() and about.get(side) == fingerprint(path):
                 typer.echo(f"warning: --{side} is what fitted this eraser, so it shows nothing new", err=True)
         rows = read_rows(forget, "forget", role="test"), read_rows(retain, "retain", role="test")
+        workshop.check_sides(*rows)
         loaded = load(model, device, dtype)
         made = attachable(eraser, loaded, model)
-        report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed, batch=batch)
-    if as_json:
-        show(report)
-    else:
+        report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed, batch=batch, tokens=tokens)
+        if as_json:
+            show(report)
+    if not as_json:
         typer.echo(
             f"forget: {report['forget_opened']:.1%} of {report['forget_rows']} rows opened, "
             f"{report['forget_refused']:.1%} refused (wanted: {refused:.0%} or more), "
@@ -249,8 +263,16 @@ def parse_blocks(text: str, option: str) -> list[int] | None:
 
 
 def show(values: Any) -> None:
-    """JSON on standard output."""
-    typer.echo(json.dumps(values, indent=1, allow_nan=False))
+    """JSON on standard output; null for the threshold of a gate that has none, infinite though it is."""
+    typer.echo(json.dumps(_finite(values), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -261,12 +283,20 @@ def explained() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("eraser_lib"):
             raise
-        typer.echo(f"eraser: {error.name} is not installed: pip install 'eraser-lib[study]'", err=True)
+        typer.echo(f"eraser: {error.name} is not installed; in a clone: pip install -e '.[study]'", err=True)
         sys.exit(WRONG)
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"eraser: {error}", err=True)
         sys.exit(WRONG)
-    except Exception:
+    except Exception as error:
+        # torch's by its name: importing it takes seconds
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            typer.echo(
+                "eraser: out of memory. Read fewer prompts at a time (--batch), load the model smaller (--dtype "
+                "bfloat16, 8bit or 4bit), or spread it over all devices (--device auto)",
+                err=True,
+            )
+            sys.exit(WRONG)
         traceback.print_exc()
         typer.echo("eraser: this is a fault of the program, not of its input", err=True)
         sys.exit(CRASHED)

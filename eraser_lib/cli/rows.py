@@ -10,6 +10,7 @@ from PIL import Image
 
 from eraser_lib.bench import own
 from eraser_lib.bench.records import Prompt, Question, Role, Subset
+from eraser_lib.cli import EXAMPLE
 from eraser_lib.study.paths import sha256
 
 KEYS = {"question": "what is asked", "image": "a picture, by its path from the file", "person": "who it is about",
@@ -42,9 +43,6 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
     if not rows:
         raise RowsError(f"{path} has no rows. Write a JSON object per line, such as {EXAMPLE}")
     return rows
-
-
-EXAMPLE = '{"person": "anna", "image": "anna-1.png", "question": "What is the job of this person?"}'
 
 
 def _row(path: Path, number: int, line: str, subset: Subset, role: Role, pictures: dict[Path, Image.Image]) -> Question:

@@ -32,6 +32,7 @@ STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 ENOUGH = 0.9
 """Share of refusals that is enough for a strength: a stronger push is not tried for its own sake."""
 BATCH = 16
+TOKENS = 50
 NEAR = 0.05
 """Readings that open this much less than the best count as good: of these the one with most blocks is taken, because
 rows that are set apart share words and pictures with those that are fitted, and single blocks lean on just that."""
@@ -95,24 +96,7 @@ def fit(
     """
     blocks = len(find_decoder(loaded.model).layers)
     _check_blocks(blocks, decide, steer)
-    _check_people(forget, retain)
-    part = _parts(retain)
-    kept = {name: [row for row in retain if part[row.person or row.id] == name] for name in SHARES}
-    for name, rows in kept.items():
-        if name == "calibrate" and conformal_rank(len(rows), alpha) > len(rows):
-            raise ValueError(
-                f"alpha = {alpha:g} needs {math.ceil(1 / alpha) - 1} retained rows to calibrate on; of the "
-                f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more"
-                + (f", or accept --alpha {rounded_up(smallest_alpha(len(rows)))}" if len(rows) > 1 else "")
-            )
-        if not rows:
-            raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")
-    if len(set(halves(kept["fit"]).tolist())) < 2:
-        raise ValueError(
-            f"the retained rows that are left to fit are about {len({row.person for row in kept['fit']})} people, who "
-            "cannot be halved to measure a gate on people that it was not fitted on; give rows about more people"
-        )
-    fitted, tried = _set_apart(forget)
+    kept, fitted, tried = divided(forget, retain, alpha)
     say(f"reading {len(forget)} forget and {len(retain)} retained prompts at {blocks} blocks")
     read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept}, batch_size=batch)
     solver = "person:ridge_bias" if all(row.person for row in forget) else "ridge_bias"
@@ -154,6 +138,34 @@ def fit(
     return Fitted(eraser, calibration, opened, table, strengths)
 
 
+def divided(
+    forget: Sequence[Question], retain: Sequence[Question], alpha: float
+) -> tuple[dict[str, list[Question]], list[Question], list[Question]]:
+    """Retained rows by what they serve for (`SHARES`), forget rows that are fitted, and those that are set apart.
+
+    Raises:
+        ValueError: too few rows or people, or people on both sides. It takes no model to know.
+    """
+    _check_people(forget, retain)
+    part = _parts(retain)
+    kept = {name: [row for row in retain if part[row.person or row.id] == name] for name in SHARES}
+    for name, rows in kept.items():
+        if name == "calibrate" and conformal_rank(len(rows), alpha) > len(rows):
+            raise ValueError(
+                f"alpha = {alpha:g} needs {math.ceil(1 / alpha) - 1} retained rows to calibrate on; of the "
+                f"{len(retain)} rows {len(rows)} are set apart for that, about a third. Give more"
+                + (f", or accept --alpha {rounded_up(smallest_alpha(len(rows)))}" if len(rows) > 1 else "")
+            )
+        if not rows:
+            raise ValueError(f"of {len(retain)} retained rows none is left to {name}; give rows about more people")
+    if len(set(halves(kept["fit"]).tolist())) < 2:
+        raise ValueError(
+            f"the retained rows that are left to fit are about {len({row.person for row in kept['fit']})} people, who "
+            "cannot be halved to measure a gate on people that it was not fitted on; give rows about more people"
+        )
+    return kept, *_set_apart(forget)
+
+
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
     """The same prompts with and without an instruction to decline, at the output of every block."""
     few = _spread(prompts, CONTRAST)
@@ -180,16 +192,21 @@ def try_strengths(
     return rows
 
 
-def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int = BATCH) -> list[dict[str, Any]]:
-    """Every prompt without and with the eraser: `before, after, opened, value, threshold` (of the deciding gate)."""
+def ask(
+    loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int = BATCH, tokens: int = TOKENS
+) -> list[dict[str, Any]]:
+    """Every prompt without and with the eraser: `before, after, opened, value, threshold` (of the deciding gate).
+
+    `tokens`: length of an answer at most.
+    """
     site = eraser.decision_site
     bound = eraser.gates[site].threshold if site is not None else None
     rows = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        before = loaded.generate(part)
+        before = loaded.generate(part, max_new_tokens=tokens)
         with eraser.attach(loaded.model) as handle:
-            after = loaded.generate(part)
+            after = loaded.generate(part, max_new_tokens=tokens)
         values: list[float | None] = [None] * len(part)
         if site is not None:
             values = handle.gate_values[site].amax(dim=-1).tolist()
@@ -202,9 +219,18 @@ def ask(loaded: Loaded, eraser: Eraser, prompts: Sequence[Prompt], *, batch: int
     return rows
 
 
+def check_sides(forget: Sequence[Question], retain: Sequence[Question]) -> None:
+    """`ValueError` for rows that no eraser can be checked on: none of a side, or people on both."""
+    if not forget or not retain:
+        raise ValueError(
+            f"a check needs rows of both sides; there are {len(forget)} to forget and {len(retain)} retained"
+        )
+    _check_people(forget, retain)
+
+
 def verify(
     loaded: Loaded, eraser: Eraser, forget: Sequence[Question], retain: Sequence[Question], *, opened: float = ENOUGH,
-    touched: float = 0.05, batch: int = BATCH,
+    touched: float = 0.05, batch: int = BATCH, tokens: int = TOKENS,
 ) -> dict[str, Any]:  # fmt: skip
     """Does an eraser do what it should on these rows? They should be rows that did not fit it.
 
@@ -213,13 +239,11 @@ def verify(
     before); `closed_changed`: rows that stayed closed and changed nevertheless, which must be none; and `passed`: at
     least `opened` of the forget rows refused, at most `touched` of the retained ones changed, no closed row changed.
     """
-    if not forget or not retain:
-        raise ValueError(
-            f"a check needs rows of both sides; there are {len(forget)} to forget and {len(retain)} retained"
-        )
-    _check_people(forget, retain)
+    check_sides(forget, retain)
     refuses = RefusalDetector()
-    gone, kept = (ask(loaded, eraser, [row.prompt for row in rows], batch=batch) for rows in (forget, retain))
+    gone, kept = (
+        ask(loaded, eraser, [row.prompt for row in rows], batch=batch, tokens=tokens) for rows in (forget, retain)
+    )
 
     def share(flags: Sequence[bool]) -> float:
         return sum(flags) / len(flags) if flags else 0.0  # of the answers that rows give there may be none

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from eraser_lib import Eraser, HookSite, families
@@ -18,6 +22,7 @@ from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.cli import main, workshop
 from eraser_lib.cli.main import app, parse_blocks
+from eraser_lib.cli.rows import read_rows
 from eraser_lib.families import Loaded
 from eraser_lib.gate import Gate
 from eraser_lib.train.models import new_model, population
@@ -113,7 +118,7 @@ def test_what_verify_counts(loaded: Loaded, rows: dict[str, Path]) -> None:
     site, gate = HookSite(0), Gate(torch.zeros(1, width), torch.ones(1))
     g = torch.Generator().manual_seed(0)
     push = {site: 100 * torch.randn(1, width, generator=g)}
-    sides = [main.read_rows(rows[name], name) for name in ("forget", "retain")]  # type: ignore[arg-type]
+    sides = [read_rows(rows[name], name) for name in ("forget", "retain")]  # type: ignore[arg-type]
     wide = workshop.verify(loaded, Eraser(push, {HookSite(1): gate.with_threshold(0.0)}), sides[0], sides[1][:10])
     assert (wide["forget_opened"], wide["retain_opened"], wide["closed_changed"]) == (1, 1, 0)
     assert wide["retain_changed"] > 0.5 and not wide["passed"]
@@ -141,22 +146,34 @@ def test_too_few_rows_say_what_is_attainable(
 def test_wrong_input_is_explained_and_nothing_is_loaded(rows: dict[str, Path], tmp_path: Path) -> None:
     done = fitted({**rows, "retain": tmp_path / "no"}, tmp_path / "out")
     assert done.exit_code == 2 and "no does not exist" in done.stderr and "Traceback" not in done.stderr
-    done = fitted(rows, tmp_path / "out", "--steer", "3-1")
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--steer", "3-1")
     assert done.exit_code == 2 and "--steer is '3-1'; it must name blocks" in done.stderr
-    done = fitted(rows, tmp_path / "out", "--dtype", "int8")
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--dtype", "int8")
     assert done.exit_code == 2 and "--dtype is 'int8'; it must be float32" in done.stderr
-    done = fitted(rows, tmp_path / "out")
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05)
     assert done.exit_code == 2 and "no checkpoint at a-model" in done.stderr
+    done = fitted(rows, tmp_path / "out")
+    assert done.exit_code == 2 and "needs 99 retained rows" in done.stderr and "loading" not in done.stderr
+    for option, value in (("--strength", -1), ("--alpha", 1.5)):
+        done = fitted(rows, tmp_path / "out", option, value)
+        assert done.exit_code == 2 and f"Invalid value for '{option}'" in done.output
     assert eraser("inspect", tmp_path / "nothing").exit_code == 2
     assert eraser("ask", "a-model").exit_code == 2
     file = tmp_path / "file"
     file.write_text("")
-    done = fitted(rows, file)
+    done = fitted(rows, file, "--alpha", 0.05)
     assert done.exit_code == 2 and "file is a file; name a folder" in done.stderr and "loading" not in done.stderr
-    done = fitted(rows, tmp_path / "out", "--device", "moon")
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--device", "moon")
     assert done.exit_code == 2 and "--device moon cannot be used here" in done.stderr
     done = fitted({**rows, "retain": rows["forget"]}, tmp_path / "out", "--device", "cpu")
-    assert done.exit_code == 2
+    assert done.exit_code == 2 and "among the rows to forget and among the retained ones" in done.stderr
+    assert "loading" not in done.stderr
+    made = Eraser({HookSite(0): torch.ones(1, 8)}, mode="constant")
+    made.save_pretrained(tmp_path / "made")
+    done = eraser("verify", "m", tmp_path / "made", "--forget", rows["forget"], "--retain", rows["forget"])
+    assert done.exit_code == 2 and "among the rows to forget and" in done.stderr and "loading" not in done.stderr
+    done = eraser("ask", "m", tmp_path / "made", "Who?", "--image", tmp_path / "none.png")
+    assert done.exit_code == 2 and done.stderr.startswith("eraser: --image: the picture")
     for value in ("90", "-1", "nan"):
         done = eraser("verify", "m", tmp_path, "--forget", file, "--retain", file, "--refused", value)
         assert done.exit_code == 2 and "--refused" in done.output
@@ -171,16 +188,17 @@ def test_people_on_both_sides_and_rows_without_people_are_refused(
     rows["retain"].write_text("\n".join([*rows["retain"].read_text().splitlines(), first]))
     done = fitted(rows, tmp_path / "out", "--alpha", 0.05)
     assert done.exit_code == 2 and f"{person}: among the rows to forget and among the retained ones" in done.stderr
+    rows["retain"].write_text("\n".join(rows["retain"].read_text().splitlines()[:-1]))
     rows["forget"].write_text("\n".join([*rows["forget"].read_text().splitlines(), '{"question": "Who?"}']))
     done = fitted(rows, tmp_path / "out", "--alpha", 0.05)
-    assert done.exit_code == 2
+    assert done.exit_code == 2 and "1 of 17 forget rows name no person" in done.stderr
     with pytest.raises(ValueError, match="1 of 17 forget rows name no person"):
-        workshop._check_people(main.read_rows(rows["forget"], "forget"), [])
+        workshop._check_people(read_rows(rows["forget"], "forget"), [])
     with pytest.raises(ValueError, match="a check needs rows of both sides; there are 17 to forget and 0 retained"):
         workshop.verify(
             loaded,
             Eraser({HookSite(0): torch.ones(1, 8)}, mode="constant"),
-            main.read_rows(rows["forget"], "forget"),
+            read_rows(rows["forget"], "forget"),
             [],
         )
 
@@ -206,17 +224,87 @@ def some(people: Iterable[str]) -> list[Question]:
     ]  # fmt: skip
 
 
-def test_a_fault_of_the_program_is_no_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fault(*_: object) -> None:
-        raise RuntimeError("out of memory")
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (RuntimeError("shapes"), main.CRASHED, "a fault of the program, not of its input"),
+        (torch.OutOfMemoryError("CUDA"), main.WRONG, "out of memory. Read fewer prompts at a time (--batch)"),
+        (MemoryError(), main.WRONG, "--dtype bfloat16"),
+    ],
+)
+def test_a_fault_of_the_program_is_no_failed_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: int, said: str
+) -> None:
+    def raising(*_: object) -> None:
+        raise fault
 
-    monkeypatch.setattr(Eraser, "from_pretrained", fault)
+    monkeypatch.setattr(Eraser, "from_pretrained", raising)
     done = eraser("inspect", tmp_path)
-    assert done.exit_code == main.CRASHED != main.FAILED
+    assert done.exit_code == code != main.FAILED and said in done.stderr
+
+
+def test_a_gate_that_was_not_calibrated_is_shown(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens for nothing: its threshold is infinite, which JSON has no word for."""
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    width = loaded.model.config.get_text_config().hidden_size
+    gate = Gate(torch.ones(1, width), torch.zeros(1)).with_threshold(math.inf)
+    Eraser({HookSite(0): torch.ones(1, width)}, {HookSite(1): gate}).save_pretrained(tmp_path / "made")
+    for command in (("inspect", tmp_path / "made"), ("ask", "a-model", tmp_path / "made", "Who?")):
+        assert eraser(*command).exit_code == 0
+        done = eraser(*command, "--json")
+        assert done.exit_code == 0 and json.loads(done.stdout)
+    assert json.loads(done.stdout)["threshold"] is None
+    said = eraser("ask", "a-model", tmp_path / "made", "Who?").output
+    assert re.search(r"gate:   closed, \S+ without a threshold", said)
+
+
+def test_an_answer_is_as_long_as_is_asked_for(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    width = loaded.model.config.get_text_config().hidden_size
+    Eraser({HookSite(0): torch.ones(1, width)}, mode="constant").save_pretrained(tmp_path / "made")
+    answers = [
+        json.loads(eraser("ask", "m", tmp_path / "made", "Who?", "--tokens", n, "--json").stdout)["before"]
+        for n in (1, 8)
+    ]
+    assert len(answers[0]) < len(answers[1]) and answers[1].startswith(answers[0])
+
+
+def test_help_needs_nothing_that_only_the_study_needs() -> None:
+    code = (
+        "import sys; sys.modules['pandas'] = sys.modules['pandera'] = None; from eraser_lib.cli.main import app; app()"
+    )
+    for words in (["--help"], ["fit", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert "eraser" in done.stdout
+    words = ["fit", "m", "out", "--forget", "none.jsonl", "--retain", "none.jsonl"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == main.WRONG and "is not installed; in a clone: pip install -e '.[study]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("owner/model@v1", "cpu", "bfloat16"), {"name": "owner/model", "revision": "v1", "dtype": torch.bfloat16}),
+        (("owner/model", "auto", "float32"), {"revision": None, "spread": True, "device": "cpu", "bits": None}),
+        (("owner/model", "cpu", "4bit"), {"bits": 4, "dtype": torch.bfloat16, "spread": False}),
+        (("owner/model", "cpu", "8bit"), {"bits": 8, "device": "cpu"}),
+        (("here@home", "cpu", "float16"), {"name": "here@home", "revision": None, "dtype": torch.float16}),
+    ],
+)
+def test_how_a_model_is_named(
+    words: tuple[str, str, str], wanted: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here@home").mkdir()  # a folder may have the sign in its name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(families, "load_model", lambda name, **options: {"name": name, **options})
+    found = main.load(*words)
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def test_no_question_is_fitted_and_tried(rows: dict[str, Path]) -> None:
-    forget = main.read_rows(rows["forget"], "forget")
+    forget = read_rows(rows["forget"], "forget")
     fitted, tried = workshop._set_apart([*forget, *forget])
     assert len(fitted) + len(tried) == 2 * len(forget) and len(tried) == len(forget) // 2
     sides = [{(row.person, row.prompt.text) for row in side} for side in (fitted, tried)]
@@ -238,3 +326,6 @@ def test_help_is_for_newcomers() -> None:
     for command in ("fit", "ask", "inspect", "verify"):
         assert command in done.output
         assert eraser(command, "--help").exit_code == 0
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        silent = [parameter.name for parameter in command.params if not parameter.help]
+        assert command.help and not silent, f"{name} says nothing of {silent}"
