@@ -164,20 +164,21 @@ def recognised(study: Study) -> dict[str, dict[str, Any]]:
 def chosen(tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
     """One row per method: how many settings were tried, the best one, and the best that does not babble.
 
-    Columns: `method, tried, settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`. `tables`: of
-    `searches`. `others`: of `recognised`; they go before, and have no score of their own.
+    Columns: `method`; `fits` (settings that were fitted), `tried` (points that were scored: a training at several
+    steps), `settings, dial, score, gibberish, fluent_settings, fluent_dial, fluent_score`. `tables`: of `searches`.
+    `others`: of `recognised`; they go before, and have no score of their own.
     """
     rows = []
     for method, table in tables.items():
         fluent = table[table[["gibberish", "kept_gibberish"]].max(axis=1) <= BABBLE]
-        row: dict[str, Any] = {"method": method, "tried": len(table)}
+        row: dict[str, Any] = {"method": method, "fits": table["settings"].nunique(), "tried": len(table)}
         for prefix, among in (("", table), ("fluent_", fluent)):
             top = among.iloc[int(among["score"].to_numpy().argmax())] if len(among) else None
             row |= {f"{prefix}{n}": None if top is None else top[n] for n in ("settings", "dial", "score")}
             if top is not None and not prefix:
                 row["gibberish"] = max(top["gibberish"], top["kept_gibberish"])
         rows.append(row)
-    others = others or {}
+    others = {method: {"fits": row["tried"], **row} for method, row in (others or {}).items()}
     rows = [row | dict(others.get(row["method"], {})) for row in rows]
     rows += [{"method": method, **row} for method, row in others.items() if method not in tables]
     return pd.DataFrame(rows)
@@ -230,7 +231,8 @@ def _row(method: str, **costs: Any) -> dict[str, Any]:
 def _searched(study: Study, method: str) -> float | None:
     """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
     gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
-    jobs = gate if method == "mllmeraser" else [f"{study.model}-all-08_tune_{method}"]
+    curved = [*gate, f"{study.model}-{study.split}-18_quadratic"]
+    jobs = {"mllmeraser": gate, **dict.fromkeys(LATER, curved)}.get(method, [f"{study.model}-all-08_tune_{method}"])
     found = [_read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
     seconds = [float(one) for one in found if one is not None]
     return sum(seconds) if len(seconds) == len(jobs) else None  # a part of them is no price
@@ -240,7 +242,8 @@ def _peak(study: Study, method: str) -> int | None:
     """Largest memory of the job that fits a method, from its manifest."""
     closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
     steered = dict.fromkeys(STEERED, "06_erase") | dict.fromkeys(LATER, "18_quadratic")
-    job = f"{study.model}-{study.split}-{(closed | steered).get(method, f'08_{method}')}"
+    asked = dict.fromkeys(("prompt", "prompt_oracle"), "06_baselines")
+    job = f"{study.model}-{study.split}-{(closed | steered | asked).get(method, f'08_{method}')}"
     found: int | None = _read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
     return found
 

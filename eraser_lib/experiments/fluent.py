@@ -22,7 +22,7 @@ from eraser_lib.families import Loaded
 
 LIMIT = 0.1
 """A larger share of gibberish about the dev people, or about kept ones, is babbling. Twice what the search allows,
-since the floor counts guesses too: of what retain-only says about people it never met, up to a twelfth falls below."""
+since the floor counts guesses too: of what retain-only says about people it never met, up to a tenth falls below."""
 TRIES = 40
 """So many points of the search are read again at most; those of one training together."""
 

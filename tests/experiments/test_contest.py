@@ -84,6 +84,7 @@ def test_the_best_and_the_best_that_does_not_babble(study: Study) -> None:
     rows = contest.chosen(contest.searches(study)).set_index("method")
     npo = rows.loc["npo"]
     assert (npo["tried"], npo["settings"], npo["dial"], npo["gibberish"]) == (4, "NPO(beta=0.5), rate 0.001", 40, 0.5)
+    assert npo["fits"] == 3, "one training was looked at twice"
     assert (npo["fluent_settings"], npo["fluent_score"]) == ("NPO(beta=0.1), rate 0.001", 0.7)
 
 
@@ -100,6 +101,7 @@ def test_what_is_chosen_by_opened_prompts_counts_all_that_was_tried(study: Study
     study.note("closed", study.read_note("closed", made_by="") | best)
     rows = contest.chosen(tables, contest.recognised(study)).set_index("method")
     assert rows["tried"][["mllmeraser", "detector", "npo"]].tolist() == [7, 3, 4]
+    assert rows["fits"][["mllmeraser", "detector", "npo"]].tolist() == [7, 3, 3]
     assert rows.loc["mllmeraser", "settings"] == "person:ridge at [2, 3]; text x 4 at [0]"
     assert rows.loc["detector", "settings"] == "Gaussian at [1]" and pd.isna(rows.loc["detector", "score"])
     assert rows.loc["mllmeraser", "score"] == contest.chosen(tables).set_index("method").loc["mllmeraser", "score"]
@@ -118,6 +120,17 @@ def test_the_ledger_by_hand(study: Study) -> None:
     npo = rows.loc["npo", ["fit_seconds", "search_seconds", "trained_parameters", "stored_bytes"]]
     assert npo.tolist() == [2, 20, 9, 18]
     assert rows.loc["mllmeraser", "search_seconds"] == 7 and pd.isna(rows.loc["leace", "search_seconds"])
+    study.log_path("prompt").parent.mkdir(parents=True)
+    study.log_path("prompt").touch()
+    (study.out / "manifests" / "llava-5-06_baselines.json").write_text('{"peak_memory_bytes": 55}')
+    study.note("quadratic_erased", {"seconds": 8.0})
+    file = study.artifact("mllmeraser_quadratic") / "eraser.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * 30)
+    (study.out / "manifests" / "llava-5-18_quadratic.json").write_text('{"peak_memory_bytes": 66, "seconds": 16}')
+    more = contest.ledger(study).set_index("method")[["fit_seconds", "search_seconds", "peak_memory_bytes"]]
+    assert more.loc["mllmeraser_quadratic"].tolist() == [8, 23, 66], "its own search after that of the gate"
+    assert more.loc["prompt", ["fit_seconds", "peak_memory_bytes"]].tolist() == [0, 55]
     (study.out / "manifests" / "llava-5-04_gate.json").unlink()
     assert pd.isna(contest.ledger(study).set_index("method").loc["mllmeraser", "search_seconds"]), "no part for all"
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
