@@ -93,7 +93,7 @@ def _explain(failed: list[str], missing: list[str], console: Path, code: int) ->
 
 
 def _snakemake(preset: Preset, cores: int, monitor: Monitor, console: Path) -> int:
-    memory = int(psutil.virtual_memory().total * 0.85 / 2**20)
+    memory = int(memory_bytes() * 0.85 / 2**20)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(root()),
         "--cores", str(cores), "--resources", f"mem_mb={memory}", "gpu=1", "--config", f"preset={preset.name}",
@@ -124,6 +124,13 @@ def _snakemake(preset: Preset, cores: int, monitor: Monitor, console: Path) -> i
                 child.wait()
                 free_snakemake(root())
             signal.signal(signal.SIGTERM, previous)
+
+
+def memory_bytes(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Memory of the machine, or what a container may take of it."""
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(allowed)) if allowed.isdigit() else total
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -216,7 +216,8 @@ def world_hash(preset: Preset, folder: RunFolder) -> str | None:
 def git_state() -> dict[str, Any]:
     """Commit of the working tree, and whether files differ from it, results apart: no job is made of them.
 
-    Files that git does not track count where jobs are made of them: in library, notebooks and presets.
+    Files that git does not track count where jobs are made of them: in library, notebooks and presets. Where git does
+    not answer (it is not there, or it does not trust a clone of somebody else's), neither is known: None.
     """
 
     def git(*arguments: str) -> str | None:
@@ -224,13 +225,11 @@ def git_state() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        return {
-            "git_commit": git("rev-parse", "HEAD"),
-            "git_dirty": bool(
-                git("status", "--porcelain", "-uno", "--", ":/", ":!/results")
-                or git("status", "--porcelain", "-uall", "--", ":/eraser_lib", ":/notebooks", ":/presets")
-            ),
-        }
+        changes = [
+            git("status", "--porcelain", "-uno", "--", ":/", ":!/results"),
+            git("status", "--porcelain", "-uall", "--", ":/eraser_lib", ":/notebooks", ":/presets"),
+        ]
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if None in changes else any(changes)}
     except FileNotFoundError:
         return {"git_commit": None, "git_dirty": None}
 

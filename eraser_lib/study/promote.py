@@ -32,13 +32,13 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
             + "\n  ".join(reasons)
             + f"\nRun 'make study PRESET={preset.name}' first."
         )
-    edited = [
-        path.stem for path in sorted(preset.run.path.glob("manifests/*.json")) if read_json(path).get("git_dirty")
-    ]
+    ran = {path.stem: read_json(path) for path in sorted(preset.run.path.glob("manifests/*.json"))}
+    edited = [name for name, content in ran.items() if content.get("git_dirty", False) is not False]
     if edited:
         raise StudyError(
-            f"{', '.join(edited)} ran with changes that no commit holds, so nobody could repeat them. Commit, remove "
-            f"their manifests from {preset.run.path / 'manifests'}, and run 'make study PRESET={preset.name}' again."
+            f"{', '.join(edited)} ran with changes that no commit holds, or where git could not be asked, so nobody "
+            f"could repeat them. Commit, remove their manifests from {preset.run.path / 'manifests'}, and run 'make "
+            f"study PRESET={preset.name}' again."
         )
     target = preset.reference.path
     if lost := _lost(preset):

@@ -311,5 +311,5 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 if __name__ == "__main__":
     try:
         main()
-    except (FileNotFoundError, SchemaError, StudyError) as error:
+    except (OSError, ValueError, StudyError) as error:  # weights, rows, a state of other processes
         raise SystemExit(f"Error: {error}") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eraser_lib.study import manifest
 from tests.study.toys import HERE, PRESET, notebook
 
 CELL = 'preset: str = "toy"\nseed: int = 0\nout: str = "runs/toy"\n'
@@ -38,6 +39,12 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     return base
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the throwaway repository were a clean commit: what ran on anything else is not promoted."""
+    monkeypatch.setattr(manifest, "git_state", lambda: {"git_commit": "0" * 40, "git_dirty": False})
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ LATE = "llava-5-12_push"
 
 
 @pytest.fixture
-def slow(clone: Path) -> tuple[preset.Preset, preset.Preset]:
+def slow(clone: Path, committed: None) -> tuple[preset.Preset, preset.Preset]:
     """A quick preset that takes one row, `12_push`, from the reference of a slow one; both are promoted.
 
     All notebooks import `shared`, and `12_push` imports `own` as well.

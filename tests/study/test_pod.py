@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from eraser_lib.study import matrix, preset
+from eraser_lib.study import engine, matrix, preset
 from tests.study.toys import HERE
 
 FILE = HERE / "profiles" / "kubernetes" / "job.yaml"
@@ -45,6 +45,13 @@ def plan(folder: Path, command: list[str], variables: dict[str, str]) -> list[st
     return done.stdout.splitlines()
 
 
+def test_memory_is_what_the_container_may_take(tmp_path: Path) -> None:
+    everything = engine.memory_bytes(tmp_path / "no container")
+    for written, wanted in (("max", everything), ("1048576", 2**20), (str(10**18), everything)):
+        (tmp_path / "memory.max").write_text(f"{written}\n")
+        assert engine.memory_bytes(tmp_path / "memory.max") == wanted
+
+
 @pytest.mark.parametrize("name", ["gpu", "paper"])
 def test_the_pod_makes_the_models_and_runs_the_study_of_a_preset(name: str, tmp_path: Path) -> None:
     (container,) = pod()["containers"]
@@ -70,6 +77,9 @@ def test_the_pod_works_in_the_clone_on_its_volume() -> None:
     places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert places == {"study": container["workingDir"], "shared-memory": "/dev/shm"}
     assert {volume["name"] for volume in pod()["volumes"]} == set(places)
+    around = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert around["CORES"] == container["resources"]["requests"]["cpu"], "the node has more, which are others'"
+    assert around["GIT_CONFIG_KEY_0"] == "safe.directory" and around["GIT_CONFIG_VALUE_0"] == places["study"]
     assert not list(FILE.parent.glob("config*.yaml")), "it is no profile of Snakemake, whose dry runs are tested"
 
 

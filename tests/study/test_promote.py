@@ -29,7 +29,7 @@ def complete(toy: preset.Preset, folder: RunFolder) -> RunFolder:
 
 
 @pytest.fixture
-def toy(clone: Path) -> preset.Preset:
+def toy(clone: Path, committed: None) -> preset.Preset:
     found = preset.load("toy")
     complete(found, found.run)
     return found
@@ -101,10 +101,23 @@ def test_an_incomplete_run_is_refused_and_the_reference_stays(toy: preset.Preset
 
 def test_a_job_that_ran_on_uncommitted_changes_is_refused(toy: preset.Preset) -> None:
     path = toy.run.manifest("llava-5-06_erase")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"git_dirty": True}))
-    with pytest.raises(StudyError, match="llava-5-06_erase ran with changes that no commit holds"):
-        promote.promote(toy)
-    assert not toy.reference.path.exists()
+    for dirty in (True, None):  # None: git was not there to tell
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"git_dirty": dirty}))
+        with pytest.raises(StudyError, match="llava-5-06_erase ran with changes that no commit holds"):
+            promote.promote(toy)
+        assert not toy.reference.path.exists()
+
+
+def test_a_clone_that_git_does_not_trust_is_not_called_clean(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    manifest.git_state.cache_clear()
+    try:
+        assert manifest.git_state() == {"git_commit": None, "git_dirty": None}
+    finally:
+        manifest.git_state.cache_clear()
 
 
 def test_a_file_that_git_does_not_know_counts_as_a_change(clone: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from eraser_lib.study import preset
+
 HERE = Path(__file__).parents[2]
 FILES = sorted((HERE / ".github" / "workflows").glob("*.yml"))
 
@@ -75,6 +77,10 @@ def test_a_gpu_runner_installs_for_a_gpu_and_publishes_nothing() -> None:
     assert [step["run"] for step in job["steps"] if "run" in step] == ["make setup", "make models", "make study"]
     (kept,) = (step for step in job["steps"] if "upload-artifact" in str(step.get("uses")))
     assert kept["with"]["if-no-files-found"] == "error"
+    assert kept["with"]["include-hidden-files"] and "runs" in kept["with"]["path"].split(), "consoles of killed jobs"
+    (asked,) = content[True]["workflow_dispatch"]["inputs"].values()  # yaml reads `on` as true
+    assert asked["type"] == "choice", "make puts the name of a preset into a shell"
+    assert all(preset.load(name).device == "cuda" for name in asked["options"])
     assert "pages" not in path.read_text()
 
 
