@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from eraser_lib.baselines import mmunlearner
 from eraser_lib.baselines.ga import GA
 from eraser_lib.baselines.ga_diff import GADiff
 from eraser_lib.baselines.idk import Idk
@@ -22,6 +24,7 @@ from eraser_lib.baselines.training import (
     Trained,
     answer_logits,
     answer_sums,
+    language_weights,
     loss_of,
     unlearn,
 )
@@ -203,6 +206,46 @@ def test_mmunlearner_forgets_pictures_and_keeps_the_text(loaded: Loaded, forget:
     assert lost > 0.02
     assert change(loaded, trained.loaded, said) < lost
     assert trained.trained_parameters == sum(p.numel() for p in loaded.model.parameters())
+
+
+def test_squared_gradients_by_hand(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 2 and 1 rows of a loss whose gradient is (sum of the rows, their number): (3, 2), then (3, 1)."""
+    weight, other = torch.nn.Parameter(torch.tensor([5.0, 7.0])), torch.nn.Parameter(torch.ones(1))
+    rows: list[object] = [1.0, 2.0, 3.0]
+    monkeypatch.setattr(mmunlearner, "loss_of", lambda _, some: (weight * torch.tensor([sum(some), len(some)])).sum())
+    found = mmunlearner.squared_gradients(loaded, rows, [weight, other], batch=2)  # type: ignore[arg-type]
+    assert found[0].tolist() == [9.0, 2.5], "the mean of (9, 4) and (9, 1), not the square of a mean"
+    assert found[1].tolist() == [0.0], "a weight that takes no part"
+
+
+@pytest.mark.parametrize("freed", ["language", "others"])
+def test_language_weights_are_measured_by_text_and_all_others_by_pictures(
+    loaded: Loaded, forget: Rows, retain: Rows, monkeypatch: pytest.MonkeyPatch, freed: str
+) -> None:
+    """Twice as much kept as lost closes a weight, half as much frees it; the rows say which statistic is asked for."""
+    kept = {"language": {"said": 0.5, "seen": 2.0}, "others": {"said": 2.0, "seen": 0.5}}[freed]
+    asked = []
+
+    def measured(_: Loaded, rows: Rows, parameters: list[Tensor], *, batch: int) -> list[Tensor]:
+        gone = all(row in forget for row in rows)
+        what = "lost" if gone else "said" if any(row.modality == "qa" for row in rows) else "seen"
+        asked.append(what)
+        return [torch.full_like(weight, {"lost": 1.0, **kept}[what]) for weight in parameters]
+
+    monkeypatch.setattr(mmunlearner, "squared_gradients", measured)
+    mine = Loaded(copy.deepcopy(loaded.model).requires_grad_(True), loaded.processor, loaded.family)
+    step = MMUnlearner(threshold=1.0).begin(mine, loaded, forget, retain)
+    assert sorted(asked) == ["lost", "said", "seen"]
+    step(forget, retain)
+    language = {id(weight) for weight in language_weights(mine.model)}
+    weights = list(mine.model.parameters())
+    alone = torch.autograd.grad(loss_of(mine, retain), weights, allow_unused=True)
+    ascending = {
+        id(weight) in language
+        for weight, descent in zip(weights, alone, strict=True)
+        if weight.grad is not None and descent is not None and not torch.allclose(weight.grad, descent, atol=1e-7)
+    }
+    assert ascending == {freed == "language"}, "these ascend, and no others"
 
 
 def test_masked_weights_take_no_part_in_the_ascent(loaded: Loaded, forget: Rows, retain: Rows) -> None:

@@ -15,6 +15,7 @@ from eraser_lib.bench.world import World
 from eraser_lib.experiments import sets as roles
 from eraser_lib.experiments.explorer import LIMIT, SHOWN, explorer_data
 from eraser_lib.experiments.study import Study
+from eraser_lib.study.paths import root
 
 
 def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -> None:
@@ -35,6 +36,8 @@ def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -
     data = explorer_data([study], logs, sets)
     text = json.dumps(data)
     assert len(text) < LIMIT
+    shipped = root() / "results" / "tiny" / "figures" / "all" / "explorer.json"
+    assert shipped.stat().st_size < LIMIT
     own = data["models"]["qwen"]
     assert set(own["answers"]) == set(data["questions"])
     by_id = {q.id: (number, q) for number, q in enumerate(questions)}

@@ -54,6 +54,14 @@ def test_one_row_says_what_the_logs_say(logs: pd.DataFrame) -> None:
     assert table.loc["vanilla", ["forgets", "spares"]].isna().all(), "it is what the others are measured by"
     met = [row["met"] for row in left_behind(logs, "mllmeraser")]
     assert table.loc["mllmeraser", "forgets"] == ("yes" if met == ["yes"] * 4 else f"{met.count('yes')} of 4")
+    erased = (logs["method"] == "mllmeraser") & logs["subset"].isin(["forget", "test"])
+    for left, wanted in (
+        ({"fact_recall": 0.0, "answer_prob": 1.0}, "2 of 4"),
+        ({"fact_recall": 0.0, "answer_prob": 0.0}, "yes"),
+    ):
+        known = logs.assign(**{name: logs[name].mask(erased, value) for name, value in left.items()})
+        again = verdict.verdicts(known, tests, []).set_index("method")
+        assert again.loc["mllmeraser", "forgets"] == wanted, left
     without = verdict.verdicts(logs[logs["method"] != "retain_only"], tests, []).set_index("method")
     assert without["forgets"].isna().all(), "no reference, no verdict"
 
