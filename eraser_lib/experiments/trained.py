@@ -130,7 +130,7 @@ def tune(
     lines = [[str(objective) for objective in line] for line in ladder]
 
     def run(objective: str, rate: float) -> None:
-        rows.extend(kept(f"{objective} at {rate:g}", lambda: watched(dev, known[objective], rate, stops)))
+        rows.extend(kept(f"{objective} at {rate:g}", lambda: _watched(dev, known[objective], rate, stops)))
 
     first, *others = (str(objective) for objective in grid)
     for rate in start:
@@ -161,13 +161,8 @@ def _best(rows: Sequence[dict[str, Any]], **where: Any) -> dict[str, Any]:
     return max((row for row in rows if all(row[k] == v for k, v in where.items())), key=lambda row: row["score"])
 
 
-def watched(
-    dev: DevRows, objective: Objective, rate: float, stops: Sequence[int], *, epochs: int = 1
-) -> list[dict[str, Any]]:
-    """One training on the dev people, scored at every stop: rows of `tune`, not judged against one another.
-
-    `epochs`: passes over the forget rows, which the last stop may take.
-    """
+def _watched(dev: DevRows, objective: Objective, rate: float, stops: Sequence[int]) -> list[dict[str, Any]]:
+    """One training on the dev people, scored at every stop."""
     rows: list[dict[str, Any]] = []
     clock = {"began": time.perf_counter(), "looked": 0.0}
 
@@ -182,7 +177,7 @@ def watched(
 
     study = dev.study
     forget = stratified(dev.fit["forget"], study.sizes.train)
-    config = TrainConfig(lr=rate, steps=stops[-1], epochs=epochs, seed=study.seed)
+    config = TrainConfig(lr=rate, steps=stops[-1], seed=study.seed)
     unlearn(study.vanilla, forget, dev.fit["retain"], objective, config, watch=look)
     return rows
 
