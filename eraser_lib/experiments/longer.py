@@ -44,8 +44,8 @@ def at_the_end(study: Study) -> pd.DataFrame:
 def trained_on(dev: DevRows, best: pd.DataFrame, *, lora: int = 0) -> pd.DataFrame:
     """Train each method of `at_the_end` by its best setting for two passes.
 
-    The part up to the budget repeats the search's training. One that falls behind its best by `trained.DROP` ends. A
-    job that was stopped goes on after its last training.
+    The part up to the budget is the search's training but for the retain rows that are drawn. One that falls behind its
+    best by `trained.DROP` ends. A job that was stopped goes on after its last training.
 
     Columns: `method, passes` and those of `trained.watched`, a row for each look.
     """
