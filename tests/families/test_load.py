@@ -35,7 +35,7 @@ def test_dtype_is_the_asked_one(loaded: Loaded, prompts: list[Prompt], tmp_path:
 
 
 def test_a_missing_folder_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*vanilla; `make models`"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*vanilla\. Name a folder.*; `make models` trains"):
         load_model(tmp_path / "vanilla")
     with pytest.raises(FileNotFoundError, match="checkpoints/tiny/llava/nothing"):
         load_model("checkpoints/tiny/llava/nothing")
