@@ -256,25 +256,29 @@ def ridge_gates(
     c_r.diagonal().add_(gamma * energy / (beta * retain.size))
     solved = torch.cholesky_solve(torch.cat([*rows, mean_r[None]]).T, torch.linalg.cholesky(c_r)).T  # A^-1 of each row
     *solved_rows, solved_mean = solved.split([*map(len, rows), 1])
-    weights, offsets = [], []
-    for own, inverse in zip(rows, solved_rows, strict=True):
-        count = len(own)
-        weight_r = beta * float(own.square().sum()) / count / energy
+    weights, offsets = c_r.new_empty(len(rows), retain.size), c_r.new_zeros(len(rows))
+    # requests of one length at once: a GPU would wait for each of them
+    for count in sorted({len(own) for own in rows}):
+        which = [number for number, own in enumerate(rows) if len(own) == count]
+        own, inverse = (torch.stack([parts[number] for number in which]) for parts in (rows, solved_rows))  # (k, N, d)
+        weight_r = beta * own.square().sum(dim=(1, 2)) / count / energy  # (k,)
         update, solved_update = own / count**0.5, inverse / count**0.5  # U^T and (A^-1 U)^T
-        signs = torch.full((count,), weight_r, dtype=torch.float64, device=own.device)  # w S^-1
-        right, solved_right = own.mean(dim=0), inverse.mean(dim=0)
+        signs = weight_r[:, None].expand(-1, count)  # w S^-1
+        right, solved_right = own.mean(dim=1), inverse.mean(dim=1)  # (k, d)
         if bias:
-            centre = (right + weight_r * mean_r) / (1 + weight_r)
-            solved_centre = (solved_right + weight_r * solved_mean[0]) / (1 + weight_r)
-            update, solved_update = torch.cat([update, centre[None]]), torch.cat([solved_update, solved_centre[None]])
-            signs = torch.cat([signs, signs.new_tensor([-weight_r / (1 + weight_r)])])
+            share = weight_r[:, None]
+            centre = (right + share * mean_r) / (1 + share)
+            solved_centre = (solved_right + share * solved_mean) / (1 + share)
+            update = torch.cat([update, centre[:, None]], dim=1)
+            solved_update = torch.cat([solved_update, solved_centre[:, None]], dim=1)
+            signs = torch.cat([signs, -share / (1 + share)], dim=1)
             right, solved_right = right - centre, solved_right - solved_centre
-        small = update @ solved_update.T
-        small.diagonal().add_(signs)
-        weight = (solved_right - torch.linalg.solve(small, solved_update @ right) @ solved_update) / weight_r
-        weights.append(weight)
-        offsets.append(1 / (1 + weight_r) - centre @ weight if bias else weight.new_zeros(()))
-    return Gate(torch.stack(weights), torch.stack(offsets))
+        small = update @ solved_update.mT + torch.diag_embed(signs)
+        inner = torch.linalg.solve(small, (solved_update @ right[..., None])[..., 0])
+        weights[which] = weight = (solved_right - (inner[:, None] @ solved_update)[:, 0]) / weight_r[:, None]
+        if bias:
+            offsets[which] = 1 / (1 + weight_r) - (centre * weight).sum(dim=1)
+    return Gate(weights, offsets)
 
 
 NOTHING_LEFT = 1e-12

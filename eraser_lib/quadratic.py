@@ -127,7 +127,7 @@ def discriminant(forget: Tensor, retain: Tensor) -> Discriminant:
             raise ValueError(f"Expected {name} activations of shape (N >= 2, {width}), got {tuple(rows.shape)}.")
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(f"The {name} activations must be finite; there is a NaN or an infinity among them.")
-    (mean_f, spread_f), (mean_r, spread_r) = (_shrunken(rows) for rows in (forget, retain))
+    (mean_f, spread_f), (mean_r, spread_r) = (shrunken(rows) for rows in (forget, retain))
     factor = _factor(spread_r, "retain")
     _factor(spread_f, "forget")
     half = torch.linalg.solve_triangular(factor, spread_f, upper=False)
@@ -168,10 +168,30 @@ def _divergence(spreads: Tensor) -> Tensor:
     return (spreads - 1 - spreads.log()) / 2
 
 
-def _shrunken(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `(d,)` and shrunken covariance `(d, d)` in float64, on the device of the rows."""
+def shrunken(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean `(d,)` and covariance `(d, d)` of rows `(N, d)`, shrunken as by Ledoit and Wolf (2004), in float64.
+
+    On the device of the rows: by scikit-learn on a CPU, by the same formula on a GPU, which would wait half a minute
+    for it where the rows are wide.
+    """
+    if rows.is_cuda:
+        return ledoit_wolf_here(rows.detach().double())
     from sklearn.covariance import ledoit_wolf  # imported here: steering itself does not need scikit-learn
 
     known: Any = rows.detach().double().cpu()
     spread, _ = ledoit_wolf(known.numpy())
-    return known.mean(dim=0).to(rows.device), torch.from_numpy(spread).to(rows.device)
+    return known.mean(dim=0), torch.from_numpy(spread)
+
+
+def ledoit_wolf_here(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and shrunken covariance of float64 rows `(N, d)` where they are; section 3.3 of Ledoit and Wolf (2004)."""
+    count, size = rows.shape
+    mean = rows.mean(dim=0)
+    spread = (rows - mean).T @ (rows - mean) / count
+    unit, squares = spread.trace() / size, spread.square().sum()
+    noise = ((rows - mean).square().sum(dim=1).square().sum() / count - squares) / (size * count)
+    far = squares / size - unit**2  # from a multiple of the identity
+    share = torch.where((noise > 0) & (far > 0), torch.minimum(noise, far) / far, 0.0)
+    spread = (1 - share) * spread
+    spread.diagonal().add_(share * unit)
+    return mean, spread

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from eraser_lib.bench.records import Prompt
 from eraser_lib.families import Loaded
 from eraser_lib.hooks import run_capture
+from eraser_lib.precision import workbench
+from eraser_lib.quadratic import shrunken
 from eraser_lib.sites import HookSite
 
 EMBEDDING = HookSite(0, "input")
@@ -44,17 +45,18 @@ class Neighbours:
 
     @staticmethod
     def fit(forget: Tensor, retain: Tensor, *, k: int = 5) -> Neighbours:
-        """Of features `(N, D)` and `(M, D)`. `ValueError` where there are fewer than k rows of either."""
+        """Of features `(N, D)` and `(M, D)`, kept on the `workbench`. `ValueError` for fewer than k rows of either."""
         if not 1 <= k <= min(len(forget), len(retain)):
             raise ValueError(f"k is {k}; it must lie between 1 and the {min(len(forget), len(retain))} rows at hand")
-        centre = retain.float().mean(dim=0)
-        return Neighbours(_unit(forget.float() - centre), _unit(retain.float() - centre), centre, k)
+        forget, retain = (rows.to(workbench(rows.shape[1])).float() for rows in (forget, retain))
+        centre = retain.mean(dim=0)
+        return Neighbours(_unit(forget - centre), _unit(retain - centre), centre, k)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scores `(B,)` of features `(B, D)`, between -2 and 2."""
-        rows = _unit(features.float() - self.centre)
+        rows = _unit(features.to(self.centre) - self.centre)
         gone, kept = ((rows @ known.T).topk(self.k, dim=1).values.mean(dim=1) for known in (self.forget, self.retain))
-        return gone - kept
+        return (gone - kept).cpu()
 
     @property
     def bytes(self) -> int:
@@ -72,14 +74,10 @@ class Gaussians:
     """Lower triangular `(D, D)`, float64."""
 
     @staticmethod
-    def fit(forget: Tensor, retain: Tensor, *, device: torch.device | str = "cpu") -> Gaussians:
-        """Of features `(N, D)` and `(M, D)`; `device` is where it computes, which a wide stream wants to be a GPU."""
-        means, factors = [], []
-        for rows in (forget.double().cpu(), retain.double().cpu()):
-            covariance, _ = ledoit_wolf(rows.numpy())
-            means.append(rows.mean(dim=0).to(device))
-            factors.append(torch.linalg.cholesky(torch.from_numpy(covariance).to(device)))
-        return Gaussians((means[0], means[1]), (factors[0], factors[1]))
+    def fit(forget: Tensor, retain: Tensor) -> Gaussians:
+        """Of features `(N, D)` and `(M, D)`; it computes on the `workbench`."""
+        (own, near), (other, far) = (shrunken(rows.to(workbench(rows.shape[1]))) for rows in (forget, retain))
+        return Gaussians((own, other), (torch.linalg.cholesky(near), torch.linalg.cholesky(far)))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scores `(B,)` of features `(B, D)`: difference of log densities in nats."""

@@ -9,10 +9,11 @@ import pandas as pd
 
 from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import Activations, join
-from eraser_lib.experiments.gates import gate_values, workbench
+from eraser_lib.experiments.gates import gate_values
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.selection import Dev
 from eraser_lib.experiments.study import Study, read_choice
+from eraser_lib.precision import workbench
 from eraser_lib.quadratic import Discriminant, QuadraticGate, discriminant
 from eraser_lib.threshold import calibrate
 

@@ -15,6 +15,7 @@ from eraser_lib.bench.records import Question
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.gate import Gate, hard_gate, ridge_gate, ridge_gates, stack
 from eraser_lib.moments import Moments
+from eraser_lib.precision import workbench
 from eraser_lib.sites import HookSite
 from eraser_lib.threshold import Calibration, calibrate
 
@@ -28,16 +29,8 @@ SOLVERS: dict[str, dict[str, object]] = {
 }
 """Name -> solver and options: the published ratio on uncentred moments, the energy rule, the ridge."""
 TAIL = 0.998
-WIDE = 512
-"""Streams at least this wide are worth a GPU: the algebra of a gate grows with the cube of the width, and is repeated
-for every request."""
 REQUESTS = ("", "person:", "person+modality:")
 """One gate for the whole forget set; one request per person; one per person and kind of prompt (picture or name)."""
-
-
-def workbench(width: int) -> torch.device:
-    """Where gates on streams of this width are fitted: on a GPU where there is one and they are wide."""
-    return torch.device("cuda" if width >= WIDE and torch.cuda.is_available() else "cpu")
 
 
 def moments_of(rows: Tensor) -> Moments:

@@ -17,7 +17,7 @@ from eraser_lib.baselines.detector import Gaussians, Neighbours, embed
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.separation import auc, auc_interval
 from eraser_lib.experiments.activations import Activations, join
-from eraser_lib.experiments.gates import gate_values, looked_at, workbench
+from eraser_lib.experiments.gates import gate_values, looked_at
 from eraser_lib.experiments.study import Study
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import calibrate
@@ -31,7 +31,7 @@ KNOWN, OUTSIDE = ("retain", "celebrity"), ("stranger", "general", "benign")
 
 def gaussian(forget: Tensor, retain: Tensor) -> Score:
     """Difference of log densities of two Gaussians, see `baselines.detector`."""
-    return Gaussians.fit(forget, retain, device=workbench(forget.shape[1]))
+    return Gaussians.fit(forget, retain)
 
 
 def probe(forget: Tensor, retain: Tensor) -> Score:

@@ -193,7 +193,11 @@ def load_model(
         if is_local:
             raise
         raise hub.cannot_fetch(name, revision, error) from error
-    return Loaded((model if "device_map" in options else model.to(device)).eval(), processor, family)
+    if "device_map" not in options:
+        model = model.to(device)
+    if model.device.type == "cuda" and hasattr(module, "on_gpu"):
+        module.on_gpu(model)
+    return Loaded(model.eval(), processor, family)
 
 
 def _quantised(bits: int, dtype: torch.dtype) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,6 +93,21 @@ def without_torchvision(name: str, revision: str | None = None) -> ImageOnlyProc
     images = Qwen2VLImageProcessorPil.from_pretrained(name, revision=revision or "main")
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     return ImageOnlyProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def on_gpu(model: Any) -> None:
+    """Let the positions of a prompt be worked out in memory: token by token, on a GPU, is a wait for each of them."""
+    inner = model.model
+    inner.get_rope_index = partial(_in_memory, type(inner).get_rope_index, inner)
+
+
+def _in_memory(find: Callable[..., tuple[Tensor, Tensor]], inner: Any, ids: Tensor, **given: Any) -> tuple[Tensor, ...]:
+    """`Qwen2_5_VLModel.get_rope_index`, which counts in whole numbers, on the CPU; results come back to `ids`."""
+    here = {
+        name: value.cpu() if isinstance(value, Tensor) and not value.is_floating_point() else value
+        for name, value in given.items()
+    }
+    return tuple(part.to(ids.device) for part in find(inner, ids.cpu(), **here))
 
 
 SIDE = 448

@@ -96,7 +96,8 @@ def _snakemake(preset: Preset, cores: int, monitor: Monitor, console: Path) -> i
     memory = int(memory_bytes() * 0.85 / 2**20)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(root()),
-        "--cores", str(cores), "--resources", f"mem_mb={memory}", "gpu=1", "--config", f"preset={preset.name}",
+        "--cores", str(cores), "--resources", f"mem_mb={memory}", f"gpu={preset.on_gpu}",
+        "--config", f"preset={preset.name}",
         "models=given",  # they are made by `make models`, and checked before
     ]  # fmt: skip
     me = psutil.Process()

@@ -49,6 +49,8 @@ class Preset:
     """expected minutes per row of the matrix, for the first estimate of the time left"""
     memory_mb: int = 0
     """memory to reserve for every job, where the models need more than the matrix says; 0 leaves that as it is"""
+    on_gpu: int = 1
+    """jobs that may share a GPU; small models leave most of one to others"""
     notebooks: Mapping[str, str] = field(default_factory=dict)
     """notebook per row of the matrix, in the place of the usual one"""
     only: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -112,7 +114,14 @@ def parse(text: str, path: Path) -> Preset:
     known = {f.name for f in fields(Preset)} - {"name"}
     for key in sorted(set(raw) - known):
         raise StudyError(f"{path}: unknown key {key!r}. Known keys: {', '.join(sorted(known))}.")
-    for key, kind in (("seed", int), ("memory_mb", int), ("device", str), ("checkpoints", str), ("within", str)):
+    for key, kind in (
+        ("seed", int),
+        ("memory_mb", int),
+        ("on_gpu", int),
+        ("device", str),
+        ("checkpoints", str),
+        ("within", str),
+    ):
         if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
             raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
     for key in ("parameters", "minutes", "settings", "notebooks", "only", "fine_tuning"):

@@ -23,6 +23,7 @@ from eraser_lib import (
     stack,
 )
 from eraser_lib.baselines.detector import Gaussians
+from eraser_lib.quadratic import ledoit_wolf_here, shrunken
 from tests.core.test_steering import DECISION, STEERED, check_that_only_opened_rows_moved, vector
 
 
@@ -43,6 +44,16 @@ def test_with_all_curves_it_is_the_log_ratio_of_two_densities(seed: int, few: in
     expected = Gaussians.fit(forget, retain)(asked)
     found = gaussian_gate(forget, retain)(asked)[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(1 + expected.abs().max()))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 12), st.booleans())
+def test_the_covariance_on_a_gpu_is_shrunken_as_by_scikit_learn(seed: int, count: int, width: int, alike: bool) -> None:
+    rows, _, _ = clouds(seed, count, 6, width)
+    if alike:  # every row twice as far as the other: nothing is noise
+        rows = torch.tensor([[1.0], [-1.0]], dtype=torch.float64) * rows[0]
+    for found, expected in zip(ledoit_wolf_here(rows), shrunken(rows), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12 * float(1 + expected.abs().max()))
 
 
 @settings(max_examples=25)

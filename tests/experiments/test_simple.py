@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from eraser_lib import precision
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.separation import auc
-from eraser_lib.experiments import gates, simple
+from eraser_lib.experiments import simple
 from eraser_lib.experiments.sets import general_questions
 from eraser_lib.gate import Gate
 from eraser_lib.sites import HookSite
@@ -107,6 +108,6 @@ def test_each_detector_stands_at_its_best_block_and_where_the_gate_reads(asked: 
 
 
 def test_wide_streams_are_fitted_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gates.workbench(gates.WIDE).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert precision.workbench(precision.WIDE).type == ("cuda" if torch.cuda.is_available() else "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert (gates.workbench(gates.WIDE).type, gates.workbench(gates.WIDE - 1).type) == ("cuda", "cpu")
+    assert [precision.workbench(width).type for width in (precision.WIDE, precision.WIDE - 1)] == ["cuda", "cpu"]

@@ -139,3 +139,15 @@ def test_inputs_have_the_dtype_of_the_model(loaded: Loaded, prompts: list[Prompt
     inputs = loaded.encode(prompts)
     assert inputs["pixel_values"].dtype == loaded.model.dtype == torch.float32
     assert inputs["input_ids"].dtype == torch.int64
+
+
+def test_positions_found_in_memory_are_those_of_the_model(qwen: Loaded, prompts: list[Prompt]) -> None:
+    """What a GPU would be asked for token by token; a copy of the model asks its own configuration."""
+    inputs = qwen.encode(prompts)
+    expected = logits(qwen, inputs)
+    other = copy.deepcopy(qwen)
+    qwen.module.on_gpu(other.model)
+    assert torch.equal(logits(other, inputs), expected)
+    assert other.generate(prompts, max_new_tokens=4) == qwen.generate(prompts, max_new_tokens=4)
+    again = copy.deepcopy(other.model)
+    assert again.model.get_rope_index.args[1] is again.model
