@@ -94,7 +94,7 @@ def _report(preset: Preset, options: argparse.Namespace) -> int:
 
 def _check(preset: Preset, options: argparse.Namespace) -> int:
     folder = _folder(preset, options)
-    found = [*checkpoints.problems(preset), *check.stale(preset, folder)]
+    found = [*checkpoints.problems(preset, to_run=False), *check.stale(preset, folder)]
     for line in found:
         print(line)
     print(f"{len(found)} things are stale or missing." if found else f"Everything in {folder.path} is current.")

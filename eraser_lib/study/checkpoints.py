@@ -40,11 +40,18 @@ def shipped(folder: Path, models: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def problems(preset: Preset) -> list[str]:
-    """What is wrong with the checkpoints of a preset, one line each; empty if nothing is."""
+def problems(preset: Preset, *, to_run: bool = True) -> list[str]:
+    """What is wrong with the checkpoints of a preset, one line each; empty if nothing is.
+
+    `to_run`: whether the weights are needed; else a manifest in their place will do, which says what results are of.
+    """
     if not preset.checkpoints:
         return []
     base = root() / preset.checkpoints
+    recorded = [base / model / "vanilla" for model in preset.models]
+    if not to_run and all(_weightless(folder) for folder in recorded):
+        made = sorted({path.parent for folder in recorded for path in folder.parent.glob("*/manifest.json")})
+        return [f"{_short(folder)}: {reason}" for folder in made for reason in stale(folder, files=False)]
     if fine_tuned(preset):
         wanted = [base / model / "vanilla" for model in preset.models]
         return [f"{_short(folder)} holds no weights" for folder in wanted if not any(folder.glob("*.safetensors"))]
@@ -59,12 +66,17 @@ def problems(preset: Preset) -> list[str]:
     return found
 
 
-def stale(folder: Path, world: dict[str, str] | None = None) -> list[str]:
+def _weightless(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() and not (folder / "model.safetensors").is_file()
+
+
+def stale(folder: Path, world: dict[str, str] | None = None, *, files: bool = True) -> list[str]:
     """Why a checkpoint does not belong to the code, in words; empty if it does.
 
     Args:
         folder: with ``model.safetensors`` and ``manifest.json``.
         world: content hashes already computed, by recipe.
+        files: whether to compare the files too, which are not there where the manifest alone is shipped.
     """
     from eraser_lib.train.recipe import RECIPES
 
@@ -73,7 +85,7 @@ def stale(folder: Path, world: dict[str, str] | None = None) -> list[str]:
         return ["no manifest.json"]
     manifest = read_json(path)
     found = []
-    for name, digest in manifest["files"].items():
+    for name, digest in manifest["files"].items() if files else ():
         if not (folder / name).is_file():
             found.append(f"{name} is missing")
         elif sha256(folder / name) != digest:

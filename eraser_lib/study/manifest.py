@@ -54,14 +54,22 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
 def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) -> str | None:
     """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any.
 
-    What a training writes beside a branch, ``<branch>.partial`` and the like, is no branch.
+    What a training writes beside a branch, ``<branch>.partial`` and the like, is no branch. Weights that are too large
+    to ship are known by the manifest that was shipped in their place.
     """
     base = folder / (model or "*")
-    found = (path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}/*.safetensors"))
-    files = sorted(path for path in found if not path.parent.suffix)
-    if not files:
-        return None
-    return sha256("".join(f"{p.relative_to(folder).as_posix()} {_file_hash(p, p.stat().st_mtime_ns)}\n" for p in files))
+    made = sorted({path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}")})
+    weights = {name: digest for path in made if not path.suffix for name, digest in _weights(path, folder).items()}
+    return sha256("".join(f"{name} {digest}\n" for name, digest in sorted(weights.items()))) if weights else None
+
+
+def _weights(branch: Path, folder: Path) -> dict[str, str]:
+    """Hashes of a checkpoint's files of weights, by their paths from `folder`."""
+    files = {path: _file_hash(path, path.stat().st_mtime_ns) for path in branch.glob("*.safetensors")}
+    if not files and (branch / "manifest.json").is_file():
+        recorded = read_json(branch / "manifest.json")["files"]
+        files = {branch / name: digest for name, digest in recorded.items() if name.endswith(".safetensors")}
+    return {path.relative_to(folder).as_posix(): digest for path, digest in files.items()}
 
 
 COMPARED = ("summary.csv", "figures/*/*.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eraser_lib.study import checkpoints, preset
+from eraser_lib.study import checkpoints, manifest, preset
 from eraser_lib.study.paths import StudyError
 from eraser_lib.train import recipe
 from tests.study.toys import PRESET
@@ -37,8 +37,8 @@ def test_a_manifest_says_where_the_model_was_trained(toy: preset.Preset, clone: 
     ran = {"device": "cuda", "machine": "a large one", "torch": "9.9", "threads": 1}
     (folder / "training.json").write_text(json.dumps({**ran, "curve": []}))
     assert len(checkpoints.record(toy)) == 1
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["device"], manifest["trained"]) == ("cuda", ran)
+    written = json.loads((folder / "manifest.json").read_text())
+    assert (written["device"], written["trained"]) == ("cuda", ran)
 
 
 def test_recorded_checkpoints_are_current_whatever_their_times(toy: preset.Preset, clone: Path) -> None:
@@ -67,6 +67,23 @@ def test_a_changed_or_missing_file_is_named_with_the_command_that_mends_it(toy: 
 def test_absent_weights_are_a_problem(toy: preset.Preset, clone: Path) -> None:
     (clone / "checkpoints/toy/llava/vanilla/model.safetensors").unlink()
     assert checkpoints.problems(toy)[0] == "checkpoints/toy/llava/vanilla holds no model.safetensors"
+
+
+def test_results_of_weights_that_are_not_shipped_are_told_by_their_manifests(
+    toy: preset.Preset, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = clone / "checkpoints" / "toy"
+    before = [manifest.checkpoint_hash(folder, model, ["vanilla", "retain_only_5*"]) for model in ("llava", None)]
+    for path in folder.glob("*/*"):
+        for file in (*path.rglob("*.safetensors"), *path.rglob("config.json")):
+            file.unlink()
+    again = [manifest.checkpoint_hash(folder, model, ["vanilla", "retain_only_5*"]) for model in ("llava", None)]
+    assert again == before and None not in before
+    assert checkpoints.problems(toy, to_run=False) == []
+    with pytest.raises(StudyError, match="has no models that it could run"):
+        checkpoints.require(toy)
+    monkeypatch.setitem(recipe.RECIPES, "tiny", replace(recipe.TINY, version=recipe.TINY.version + 1))
+    assert len(checkpoints.problems(toy, to_run=False)) == 4
 
 
 def test_another_recipe_makes_checkpoints_stale(toy: preset.Preset, monkeypatch: pytest.MonkeyPatch) -> None:
