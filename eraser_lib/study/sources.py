@@ -56,6 +56,8 @@ def code_hash(sources: Iterable[str], name: str) -> str:
             body = getattr(node, "body", None)
             if isinstance(body, list):
                 node.body = [item for item in body if not _is_text(item)]  # type: ignore[attr-defined]
+            if getattr(node, "type_params", None) == []:
+                del node.type_params  # type: ignore[attr-defined]  # Python 3.12 notes that there are none
         dumps.append(ast.dump(tree))
     return sha256("\n".join(dumps))
 
