@@ -71,8 +71,11 @@ def projections(study: Study) -> pd.DataFrame:
 
 
 def outcome_rows(study: Study, methods: Sequence[str] = METHODS) -> pd.DataFrame:
-    """What is left about the forgotten people and what retained ones keep; columns of `contest.trade`."""
-    logs = [read_log(study.log_path(method)) for method in methods]
+    """What is left about the forgotten people and what retained ones keep; columns of `contest.trade`.
+
+    Of the methods that have been asked: a GPU may be lent for less than a study takes.
+    """
+    logs = [read_log(study.log_path(method)) for method in methods if study.log_path(method).is_file()]
     return trade(pd.concat(logs, ignore_index=True))
 
 

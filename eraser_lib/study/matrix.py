@@ -156,7 +156,7 @@ KINDS: tuple[Kind, ...] = (
         over=(),
         needs=("06_erase", "15_width"),
         checkpoints=(),
-        parameters={"studies": ["tiny-64", "tiny-128"]},
+        parameters={"studies": ["tiny-64", "tiny-128", "gpu"]},
         minutes=0.3,
     ),
     # the gates and the detector that were chosen at 5 %

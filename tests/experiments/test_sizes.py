@@ -48,6 +48,11 @@ def test_presets_without_the_model_are_left_out(like: Study) -> None:
     assert list(sizes.committed(["tiny-64", "tiny-128"], like.at("llava"))) == ["tiny-64", "tiny-128"]
 
 
+def test_methods_that_were_not_asked_have_no_row(like: Study) -> None:
+    (study,) = sizes.committed(["gpu"], like).values()
+    assert sizes.outcome_rows(study)["method"].tolist() == ["vanilla", "mllmeraser"]
+
+
 def test_what_is_missing_is_named(like: Study) -> None:
     with pytest.raises(StudyError, match="no preset 'tiny-63'"):
         sizes.committed(["tiny-63"], like)
