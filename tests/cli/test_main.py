@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,11 +106,14 @@ def test_the_lines_of_the_cookbook_run(
     loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "book" / "cookbook.md").read_text()
-    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    erasing, comparing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.setattr(families, "load_model", lambda _: loaded)
     monkeypatch.chdir(tmp_path)
-    exec(compile(lines, "cookbook.md", "exec"), {"MODEL": "a-model"})
+    known: dict[str, Any] = {"MODEL": "a-model"}
+    exec(compile(erasing, "cookbook.md", "exec"), known)
     assert Eraser.from_pretrained(tmp_path / "my-eraser", model=loaded.model).rank == 2
+    exec(compile(comparing, "cookbook.md", "exec"), known)
+    assert (known["done"].name, known["done"].cost.reversible) == ("npo", False)
 
 
 def test_what_verify_counts(loaded: Loaded, rows: dict[str, Path]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from eraser_lib.evaluate.log import read_log
 from eraser_lib.experiments import sizes
 from eraser_lib.experiments.study import Study, open_study
 from eraser_lib.figures.width import trained_widths
-from eraser_lib.study.paths import StudyError
+from eraser_lib.study.paths import StudyError, root
 
 
 @pytest.fixture
@@ -58,3 +60,47 @@ def test_what_is_missing_is_named(like: Study) -> None:
         sizes.committed(["tiny-63"], like)
     with pytest.raises(FileNotFoundError, match="run notebook 02_models of preset toy for qwen first"):
         sizes.model_row(like)
+
+
+def test_the_page_says_what_the_larger_models_showed(like: Study) -> None:
+    page = " ".join((root() / "book" / "ablation" / "width.md").read_text().split())
+    told = page[page.index("### Larger in everything") : page.index("## Provenance")]
+
+    def mean(preset: str, model: str, method: str, subset: str, column: str) -> str:
+        (study,) = sizes.committed([preset], like.at(model)).values()
+        log = read_log(study.log_path(method))
+        return short(log.loc[log["subset"] == subset, column].astype(float).mean())
+
+    def gate(preset: str, model: str, solver: str, people: int, column: str) -> str:
+        (study,) = sizes.committed([preset], like.at(model)).values()
+        rows = sizes.gate_rows(study).query("solver == @solver and people == @people")
+        return short(rows[column].item(), 2)
+
+    both = ("llava", "qwen")
+    opened = [mean("gpu", model, "mllmeraser", "test", "opened") for model in both]
+    left = [mean("gpu", model, "mllmeraser", "test", "answer_prob") for model in both]
+    kept = [mean("gpu", model, method, "retain", "answer_prob") for model in both for method in sizes.METHODS[::-2]]
+    some = [gate(preset, model, "decision", 110, "opened") for preset in ("gpu", "tiny") for model in both]
+    few = [gate(preset, model, "gaussian", 7, "auc") for preset in ("gpu", "tiny") for model in both]
+    null = [gate(preset, model, "hard", 110, "auc") for preset in ("gpu", "tiny") for model in both]
+    photo = [
+        mean(preset, model, "mllmeraser", "same_photo", "opened") for preset, model in product(("gpu", "tiny"), both)
+    ]
+    published = mean("gpu", "llava", "mllmeraser_published", "test", "answer_prob")
+    for words in (
+        "{} and {} of the forgotten people's unseen prompts open".format(*opened),
+        "{} and {} of the probability of right answers is left".format(*left),
+        "keep {} of {} on LLaVA-1.5 and {} of {} on Qwen2.5-VL".format(*kept),
+        "opens {} and {} of the forgotten's prompts, and the gates of 256 open {} and {}".format(*some),
+        "an AUC of {} and {}, and of {} and {} at 256".format(*few),
+        "(AUC {} and {} with 110 people, {} and {} there)".format(*null),
+        f"LLaVA-1.5 still gives {published} of {mean('gpu', 'llava', 'vanilla', 'test', 'answer_prob')}",
+        "{} of them on LLaVA-1.5 and {} on Qwen2.5-VL ({} and none at 256)".format(*photo[:3]),
+    ):
+        assert words in told, words
+    assert photo[3] == ".000"
+
+
+def short(number: float, digits: int = 3) -> str:
+    """As the pages write a fraction."""
+    return f"{number:.{digits}f}".lstrip("0")
