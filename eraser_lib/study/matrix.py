@@ -74,6 +74,8 @@ KINDS: tuple[Kind, ...] = (
         logs=("retain_only", "prompt", "prompt_oracle"),
         minutes=2,
     ),
+    # it reads what 04_gate has read, with the gate that 06_select chose, as 06_erase does
+    Kind(name="24_promise", over=("model", "split"), needs=("06_select",), minutes=1),
     # after 06_erase, whose eraser it attaches
     Kind(name="05_pca", over=("model", "split"), needs=("06_erase",), minutes=1),
     *(
