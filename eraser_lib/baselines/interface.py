@@ -3,13 +3,15 @@
     done = BASELINES["leace"].fit(loaded, forget, retain)
     done.answer(prompts), done.cost.seconds
 
-What stands in `BASELINES` has the settings at which the searches of the study begin. They are chosen for each model
-there, on people erased for practice (`experiments.trained`, `experiments.closed`), and should be for any other:
+What stands in `BASELINES` has the settings at which the searches of the study begin, where it is trained, and a plain
+one of its grid otherwise. They are chosen for each model there, on people erased for practice (`experiments.trained`,
+`experiments.closed`), and should be for any other:
 `replace(BASELINES["npo"], config=TrainConfig(lr=3e-4, steps=120))`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -212,11 +214,14 @@ class Detecting(Baseline):
             raise ValueError("the detector needs two retained people: one to be fitted on, one to calibrate with")
         gone, kept, calibration = (self._read(loaded, [row.prompt for row in rows]) for rows in (forget, *parts))
         detector = RULES[self.rule](gone, kept)
-        threshold = calibrate({"retain": detector(calibration)}, self.alpha).value
+        found = calibrate({"retain": detector(calibration)}, self.alpha)
+        if not math.isfinite(found.value):
+            raise ValueError(f"the detector would refuse nobody: {found}. Give more retained people, or a larger alpha")
+        threshold = found.value
 
         def refuses(prompts: Sequence[Prompt]) -> list[bool]:
-            found: list[bool] = (detector(self._read(loaded, prompts)) > threshold).tolist()
-            return found
+            above: list[bool] = (detector(self._read(loaded, prompts)) > threshold).tolist()
+            return above
 
         return Fitted(self.name, loaded, _cost(detector.bytes), refuses=refuses)
 

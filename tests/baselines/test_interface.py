@@ -104,6 +104,8 @@ def test_what_is_missing_is_said(loaded: Loaded, rows: list[Question]) -> None:
             BASELINES[name].fit(loaded, [], rows)
     with pytest.raises(ValueError, match="two retained people"):
         BASELINES["detector"].fit(loaded, rows[:6], rows[6:8])
+    with pytest.raises(ValueError, match=r"would refuse nobody: infinite threshold at alpha = 0\.05"):
+        BASELINES["detector"].fit(loaded, rows[:6], rows[6:])
     nobody = [replace(row, person=None) for row in rows[:6]]
     with pytest.raises(ValueError, match="the oracle needs names"):
         BASELINES["prompt_oracle"].fit(loaded, nobody, rows[6:])

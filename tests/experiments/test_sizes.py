@@ -69,7 +69,14 @@ def test_the_page_says_what_the_larger_models_showed(like: Study) -> None:
     def mean(preset: str, model: str, method: str, subset: str, column: str) -> str:
         (study,) = sizes.committed([preset], like.at(model)).values()
         log = read_log(study.log_path(method))
-        return short(log.loc[log["subset"] == subset, column].astype(float).mean())
+        gone = set(log.loc[log["subset"] == "test", "person"])
+        # of pictures, those of the forgotten
+        rows = log[(log["subset"] == subset) & (log["person"].isin(gone) | (subset != "same_photo"))]
+        return short(
+            (rows["refusal"].astype(bool) & rows["fluent"].astype(bool)).mean()
+            if not column
+            else rows[column].astype(float).mean()
+        )
 
     def gate(preset: str, model: str, solver: str, people: int, column: str) -> str:
         (study,) = sizes.committed([preset], like.at(model)).values()
@@ -78,6 +85,8 @@ def test_the_page_says_what_the_larger_models_showed(like: Study) -> None:
 
     both = ("llava", "qwen")
     opened = [mean("gpu", model, "mllmeraser", "test", "opened") for model in both]
+    fluent = [mean("gpu", model, "mllmeraser", "test", "") for model in both]
+    small = [mean("tiny", model, "mllmeraser", "test", "answer_prob") for model in both]
     left = [mean("gpu", model, "mllmeraser", "test", "answer_prob") for model in both]
     kept = [mean("gpu", model, method, "retain", "answer_prob") for model in both for method in sizes.METHODS[::-2]]
     some = [gate(preset, model, "decision", 110, "opened") for preset in ("gpu", "tiny") for model in both]
@@ -89,13 +98,16 @@ def test_the_page_says_what_the_larger_models_showed(like: Study) -> None:
     published = mean("gpu", "llava", "mllmeraser_published", "test", "answer_prob")
     for words in (
         "{} and {} of the forgotten people's unseen prompts open".format(*opened),
+        "are refused, {} and {} in words that pass as fluent".format(*fluent),
+        "256 leave {} and {}".format(*small),
         "{} and {} of the probability of right answers is left".format(*left),
         "keep {} of {} on LLaVA-1.5 and {} of {} on Qwen2.5-VL".format(*kept),
-        "opens {} and {} of the forgotten's prompts, and the gates of 256 open {} and {}".format(*some),
+        "the same gate opens {} and {} of the forgotten's prompts".format(*some[:2]),
+        "with all of them its gates open {} and {}".format(*some[2:]),
         "an AUC of {} and {}, and of {} and {} at 256".format(*few),
         "(AUC {} and {} with 110 people, {} and {} there)".format(*null),
-        f"LLaVA-1.5 still gives {published} of {mean('gpu', 'llava', 'vanilla', 'test', 'answer_prob')}",
-        "{} of them on LLaVA-1.5 and {} on Qwen2.5-VL ({} and none at 256)".format(*photo[:3]),
+        f"{published} of {mean('gpu', 'llava', 'vanilla', 'test', 'answer_prob')} is left",
+        "{} on LLaVA-1.5 and {} on Qwen2.5-VL, where at 256 it is {} and none".format(*photo[:3]),
     ):
         assert words in told, words
     assert photo[3] == ".000"
