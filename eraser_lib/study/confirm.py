@@ -2,10 +2,11 @@
 
 An edit of a module makes every job stale that imports it. Hours of training are then run again to show what minutes
 can show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical
-with the reference's, a job that was not run again is *confirmed* where all that changed of its inputs are modules
-which the jobs that were run import too. Its manifest keeps the commit that made it and says beside it which jobs
-confirmed it, at which commit. This is evidence and no proof (a line of a shared module that only the old job reaches
-was not run); a changed notebook, parameter, setting or checkpoint, or a module of its own, is never confirmed.
+with the reference's (up to rounding in what gates say: `ROUNDED`), a job that was not run again is *confirmed* where
+all that changed of its inputs are modules which the jobs that were run import too. Its manifest keeps the commit that
+made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof (a line of a shared
+module that only the old job reaches was not run); a changed notebook, parameter, setting or checkpoint, or a module of
+its own, is never confirmed.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eraser_lib.study import manifest
 from eraser_lib.study.matrix import Job, jobs
 from eraser_lib.study.paths import RunFolder, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset, load
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 REFUTED = "refuted"
 """In a manifest: a log that came out otherwise after the job had run, so that only the job itself can settle it."""
 UNLIKE = ("seconds",)
 """Columns of a log that no two runs share."""
+ROUNDED = ("gate_value", "gate_values")
+"""Columns whose last digits another processor's linear algebra moves; what opens is compared exactly."""
+ROUNDING = 1e-6
+"""By how much, at most, as a share of the largest value."""
 
 
 def differing(preset: Preset) -> list[str]:
@@ -40,7 +48,26 @@ def _same(mine: Path, theirs: Path) -> bool:
     if not theirs.is_file():
         return False
     first, second = (pd.read_parquet(path).drop(columns=list(UNLIKE), errors="ignore") for path in (mine, theirs))
-    return first.equals(second)
+    rest = (table.drop(columns=list(ROUNDED), errors="ignore") for table in (first, second))
+    return next(rest).equals(next(rest)) and all(_rounded(first, second, name) for name in ROUNDED)
+
+
+def _rounded(first: pd.DataFrame, second: pd.DataFrame, name: str) -> bool:
+    """Whether a column of numbers, or of rows of numbers, is the same up to `ROUNDING`."""
+    import numpy as np
+
+    if name not in first or name not in second:
+        return (name in first) == (name in second)
+    if not first[name].isna().equals(second[name].isna()):
+        return False
+    one, other = (
+        [np.atleast_1d(np.asarray(value, dtype=float)) for value in table[name].dropna()] for table in (first, second)
+    )
+    if [len(row) for row in one] != [len(row) for row in other]:
+        return False
+    mine, theirs = (np.concatenate([np.zeros(0), *rows]) for rows in (one, other))
+    scale = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0))
+    return bool(np.allclose(mine, theirs, rtol=0, atol=ROUNDING * scale, equal_nan=True))
 
 
 def relatives(preset: Preset) -> dict[str, tuple[Job, Preset]]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from eraser_lib.study import check, confirm, manifest, matrix, preset, promote, summary
@@ -176,3 +177,30 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
     write_run(short.run, answers, [{}])
     write_json(short.run.manifest("summary"), summary.inputs(short.run))
     assert promote.promote(preset.load("toy"))[1]["llava-all-08_tune_npo"] == "confirmed"
+
+
+def test_logs_are_the_same_up_to_rounding_in_what_gates_say_and_in_nothing_else(tmp_path: Path) -> None:
+    log = pd.DataFrame(
+        {
+            "output": ["a", "b"], "answer_prob": [0.5, 0.25], "gate_value": [800.0, -3.0],
+            "gate_values": [[800.0, 1.0], [-3.0, -4.0]], "opened": [True, False], "seconds": [1.0, 2.0],
+        }
+    )  # fmt: skip
+    closed = log.assign(gate_value=[None, None], gate_values=[None, None])
+
+    def same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+        for name, table in (("a", first), ("b", second)):
+            table.to_parquet(tmp_path / name)
+        return confirm._same(tmp_path / "a", tmp_path / "b")
+
+    assert same(log, log.assign(seconds=9.0, gate_value=log["gate_value"] + 1e-4))
+    assert same(log, log.assign(gate_values=[[800.0, 1.0001], [-3.0, -4.0]])) and same(closed, closed)
+    for other in (
+        log.assign(gate_value=log["gate_value"] + 1e-2),
+        log.assign(gate_values=[[800.0, 1.0], [-3.0]]),
+        log.assign(answer_prob=log["answer_prob"] + 1e-12),
+        log.assign(opened=[True, True]),
+        log.drop(columns="gate_value"),
+        closed,
+    ):
+        assert not same(log, other)
