@@ -96,10 +96,13 @@ def against_theory(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """`redrawn` beside what follows if its units are exchangeable: a Beta-binomial share.
 
     Columns: `unit, n, asked` (means over draws), `mean` and `spread` (standard deviation) of the share that opens,
-    `mean_if`, `spread_if` by theory, and `inside`, the share of draws within the 95 % interval of the theory.
+    `mean_if`, `spread_if` by theory, and `inside`, the share of draws within the 95 % interval of the theory. No row for
+    a unit of which too few calibrate for a threshold at alpha.
     """
     rows = []
     for unit, own in table.groupby("unit", sort=False):
+        if any(conformal_rank(n, alpha) > n for n in own["n"]):
+            continue
         share = own["opened"] / own["asked"]
         laws = [_law(n, asked, alpha) for n, asked in zip(own["n"], own["asked"], strict=True)]
         inside = [law.ppf(0.025) <= opened <= law.ppf(0.975) for law, opened in zip(laws, own["opened"], strict=True)]
@@ -117,6 +120,4 @@ def against_theory(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
 def _law(n: int, asked: int, alpha: float) -> betabinom:
     """How many of `asked` open, over draws of `n` exchangeable scores without ties that calibrate and of those."""
     rank = conformal_rank(n, alpha)
-    if rank > n:
-        raise ValueError(f"{n} calibration scores give no threshold at alpha = {alpha:g}; draw more, or raise alpha")
     return betabinom(asked, n + 1 - rank, rank)

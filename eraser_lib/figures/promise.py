@@ -10,11 +10,11 @@ from eraser_lib.plotting import PALETTE, canvas
 
 
 def spreads(table: pd.DataFrame, theory: pd.DataFrame, alpha: float) -> Figure:
-    """A histogram of the shares for each unit; dashed alpha, and a band of two standard deviations by theory.
+    """A histogram of the shares for each unit of the theory; dashed alpha, and a band of two standard deviations by theory.
 
     `table`: of `promise.redrawn`; `theory`: of `promise.against_theory`.
     """
-    units = list(dict.fromkeys(table["unit"]))
+    units = list(theory["unit"])
     with canvas(1, len(units), size=(4.6 * len(units), 3.0), sharex=True) as (figure, axes):
         for colour, panel, unit in zip(PALETTE, axes[0], units, strict=False):
             own = table[table["unit"] == unit]
