@@ -96,8 +96,8 @@ def against_theory(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """`redrawn` beside what follows if its units are exchangeable: a Beta-binomial share.
 
     Columns: `unit, n, asked` (means over draws), `mean` and `spread` (standard deviation) of the share that opens,
-    `mean_if`, `spread_if` by theory, and `inside`, the share of draws within the 95 % interval of the theory. No row for
-    a unit of which too few calibrate for a threshold at alpha.
+    `mean_if`, `spread_if` by theory, and `inside`, the share of draws within the 95 % interval of the theory. No row
+    for a unit of which too few calibrate for a threshold at alpha.
     """
     rows = []
     for unit, own in table.groupby("unit", sort=False):

@@ -10,7 +10,7 @@ from eraser_lib.plotting import PALETTE, canvas
 
 
 def spreads(table: pd.DataFrame, theory: pd.DataFrame, alpha: float) -> Figure:
-    """A histogram of the shares for each unit of the theory; dashed alpha, and a band of two standard deviations by theory.
+    """A histogram of the shares for each unit of the theory; dashed alpha, and the theory's band of two deviations.
 
     `table`: of `promise.redrawn`; `theory`: of `promise.against_theory`.
     """
