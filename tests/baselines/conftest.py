@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from eraser_lib.baselines.ga import GA
 from eraser_lib.baselines.training import TrainConfig, unlearn
-from eraser_lib.bench.people import ATTRIBUTES
+from eraser_lib.bench.people import ATTRIBUTES, Person
 from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.families import Loaded
@@ -22,13 +23,12 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
     return new_model(request.param, MICRO)
 
 
-@pytest.fixture(scope="package")
-def questions() -> list[Question]:
-    """Two text and two visual questions of each of two people."""
+def questions_about(people: Sequence[Person], attributes: int) -> list[Question]:
+    """One question about each of so many attributes of every person, about a picture and in text by turns."""
     found = []
-    for person in population(MICRO).people[:2]:
+    for person in people:
         image = render(person.genotype, training_view(person.id, 0))
-        for number, attribute in enumerate(list(ATTRIBUTES)[:4]):
+        for number, attribute in enumerate(list(ATTRIBUTES)[:attributes]):
             visual = number % 2 == 0
             text = f"What is the {attribute} of {'this person' if visual else person.name}?"
             found.append(
@@ -39,6 +39,12 @@ def questions() -> list[Question]:
                 )
             )  # fmt: skip
     return found
+
+
+@pytest.fixture(scope="package")
+def questions() -> list[Question]:
+    """Two text and two visual questions of each of two people."""
+    return questions_about(population(MICRO).people[:2], 4)
 
 
 @pytest.fixture(scope="package")

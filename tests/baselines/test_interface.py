@@ -12,13 +12,12 @@ import torch
 from eraser_lib.baselines.interface import BASELINES, Detecting, Fitted, Prompting, Training
 from eraser_lib.baselines.training import TrainConfig
 from eraser_lib.bench.language import REFUSALS
-from eraser_lib.bench.people import ATTRIBUTES
-from eraser_lib.bench.portraits import render, training_view
-from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.generate import evaluate
 from eraser_lib.families import Loaded
 from eraser_lib.train.models import population
 from eraser_lib.train.recipe import MICRO
+from tests.baselines.conftest import questions_about
 
 NAMES = {
     "ga", "ga_diff", "kl_min", "npo", "idk", "undial", "rmu", "mmunlearner", "manu", "leace", "detector", "constant",
@@ -31,19 +30,7 @@ HOOKS = {"leace", "constant", "detector", "prompt", "prompt_oracle"}
 @pytest.fixture(scope="module")
 def rows() -> list[Question]:
     """A question in text and one about a picture, of each of nine people."""
-    found = []
-    for person in population(MICRO).people[:9]:
-        image = render(person.genotype, training_view(person.id, 0))
-        for number, attribute in enumerate(list(ATTRIBUTES)[:2]):
-            text = f"What is the {attribute} of {person.name if number else 'this person'}?"
-            found.append(
-                Question(
-                    id=f"{person.id}/{attribute}", subset="forget", role="fit", modality="qa" if number else "vqa",
-                    task="cloze", prompt=Prompt(text, None if number else image), person=person.id,
-                    answer=person.attributes[attribute],
-                )
-            )  # fmt: skip
-    return found
+    return questions_about(population(MICRO).people[:9], 2)
 
 
 def fit(name: str, loaded: Loaded, rows: Sequence[Question]) -> Fitted:
