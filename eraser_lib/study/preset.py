@@ -17,7 +17,7 @@ from eraser_lib.study.paths import RunFolder, StudyError, root
 
 MODELS = ("llava", "qwen")
 SPLITS = (5, 10, 15)
-SHARED = ("seed", "device", "checkpoints", "fine_tuning", "parameters", "settings", "notebooks")
+SHARED = ("seed", "device", "on_gpu", "checkpoints", "fine_tuning", "parameters", "settings", "notebooks")
 """What a preset takes from the one that it is within: jobs with equal names must be equal jobs."""
 _LOOKS_LIKE_A_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
