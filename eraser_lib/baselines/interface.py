@@ -35,6 +35,7 @@ from eraser_lib.direction import contrast
 from eraser_lib.experiments.activations import join, read_activations
 from eraser_lib.experiments.memory import peak
 from eraser_lib.experiments.methods import Push
+from eraser_lib.experiments.study import with_system
 from eraser_lib.experiments.trained import OBJECTIVES
 from eraser_lib.families import Loaded
 from eraser_lib.sites import HookSite, find_decoder
@@ -251,7 +252,7 @@ class Prompting(Baseline):
             raise ValueError("the oracle needs names: none are given, and the forget rows are about nobody")
         system = silence(list(names), SILENCE_INSTRUCTIONS[0]) if self.oracle else PLAIN
         stored = len(system.encode())
-        return Fitted(self.name, loaded, _cost(stored), prepare=lambda prompt: replace(prompt, system=system))
+        return Fitted(self.name, loaded, _cost(stored), prepare=with_system(system))
 
 
 def _blocks(loaded: Loaded) -> int:

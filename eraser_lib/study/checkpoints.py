@@ -51,7 +51,8 @@ def problems(preset: Preset, *, to_run: bool = True) -> list[str]:
     recorded = [base / model / "vanilla" for model in preset.models]
     if not to_run and all(_weightless(folder) for folder in recorded):
         made = sorted({path.parent for folder in recorded for path in folder.parent.glob("*/manifest.json")})
-        return [f"{_short(folder)}: {reason}" for folder in made for reason in stale(folder, files=False)]
+        drawn: dict[str, str] = {}
+        return [f"{_short(folder)}: {reason}" for folder in made for reason in stale(folder, drawn, files=False)]
     if fine_tuned(preset):
         wanted = [base / model / "vanilla" for model in preset.models]
         return [f"{_short(folder)} holds no weights" for folder in wanted if not any(folder.glob("*.safetensors"))]

@@ -48,8 +48,8 @@ def _same(mine: Path, theirs: Path) -> bool:
     if not theirs.is_file():
         return False
     first, second = (pd.read_parquet(path).drop(columns=list(UNLIKE), errors="ignore") for path in (mine, theirs))
-    rest = (table.drop(columns=list(ROUNDED), errors="ignore") for table in (first, second))
-    return next(rest).equals(next(rest)) and all(_rounded(first, second, name) for name in ROUNDED)
+    mine_but, theirs_but = (table.drop(columns=list(ROUNDED), errors="ignore") for table in (first, second))
+    return mine_but.equals(theirs_but) and all(_rounded(first, second, name) for name in ROUNDED)
 
 
 def _rounded(first: pd.DataFrame, second: pd.DataFrame, name: str) -> bool:

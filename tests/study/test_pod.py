@@ -104,7 +104,7 @@ def test_every_line_for_a_gpu_names_its_requirements() -> None:
     """A line without them would install for processors first, and the next one for GPUs all over again."""
     texts = [HERE / "README.md", *(HERE / "book").rglob("*.md"), *(HERE / "presets").glob("*.yml"),
              *(HERE / "profiles").rglob("*.yaml")]  # fmt: skip
-    found = re.compile(r"make (?!check)[^`\n]*PRESET=(?:gpu|paper)[^`\n]*")  # checking runs nothing
+    found = re.compile(r"make [^`\n]*PRESET=(?:gpu|paper)[^`\n]*")
     lines = [line for path in texts for line in found.findall(path.read_text())]
     assert len(lines) > 3
     for line in lines:
