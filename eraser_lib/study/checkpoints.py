@@ -43,16 +43,18 @@ def shipped(folder: Path, models: tuple[str, ...]) -> list[Path]:
 def problems(preset: Preset, *, to_run: bool = True) -> list[str]:
     """What is wrong with the checkpoints of a preset, one line each; empty if nothing is.
 
-    `to_run`: whether the weights are needed; else a manifest in their place will do, which says what results are of.
+    `to_run`: whether the weights are needed; else the record of those that the reference was made from will do.
     """
     if not preset.checkpoints:
         return []
     base = root() / preset.checkpoints
-    recorded = [base / model / "vanilla" for model in preset.models]
-    if not to_run and all(_weightless(folder) for folder in recorded):
-        made = sorted({path.parent for folder in recorded for path in folder.parent.glob("*/manifest.json")})
-        drawn: dict[str, str] = {}
-        return [f"{_short(folder)}: {reason}" for folder in made for reason in stale(folder, drawn, files=False)]
+    drawn: dict[str, str] = {}
+    if not to_run and not shipped(base, preset.models):
+        made = sorted(path for model in preset.models for path in (preset.records / model).glob("*/manifest.json"))
+        if made and {path.parent.parent.name for path in made} == set(preset.models):
+            return [
+                f"{_short(path.parent)}: {reason}" for path in made for reason in stale(path.parent, drawn, files=False)
+            ]
     if fine_tuned(preset):
         wanted = [base / model / "vanilla" for model in preset.models]
         return [f"{_short(folder)} holds no weights" for folder in wanted if not any(folder.glob("*.safetensors"))]
@@ -61,14 +63,9 @@ def problems(preset: Preset, *, to_run: bool = True) -> list[str]:
         for model in preset.models
         if not (base / model / "vanilla" / "model.safetensors").is_file()
     ]
-    world: dict[str, str] = {}
     for folder in shipped(base, preset.models):
-        found += [f"{_short(folder)}: {reason}" for reason in stale(folder, world)]
+        found += [f"{_short(folder)}: {reason}" for reason in stale(folder, drawn)]
     return found
-
-
-def _weightless(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file() and not (folder / "model.safetensors").is_file()
 
 
 def stale(folder: Path, world: dict[str, str] | None = None, *, files: bool = True) -> list[str]:
@@ -157,6 +154,22 @@ def record(preset: Preset) -> list[str]:
         write_json(folder / "manifest.json", content)
         made.append(_short(folder))
     return made
+
+
+def keep_records(preset: Preset, target: Path) -> None:
+    """Write what is known of checkpoints that are not committed below `target`, as `Preset.records` of a reference has it.
+
+    Of checkpoints that are not there the present reference says it, so that a run of some of them loses nothing.
+    """
+    if not preset.checkpoints or preset.checkpoints in SHIPPED:
+        return
+    for folder in (preset.records, root() / preset.checkpoints):
+        for name in ("manifest.json", "training.json"):
+            for path in sorted(folder.glob(f"*/*/{name}")):
+                if not path.parent.suffix:
+                    copy = target / path.relative_to(folder)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
 
 
 def retire(preset: Preset) -> list[str]:

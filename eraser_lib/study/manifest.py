@@ -47,15 +47,21 @@ def inputs(job: Job, preset: Preset) -> dict[str, Any]:
         "parameters": parameters,
         "settings": sha256(canonical(dict(preset.settings))),
         "sources": notebook_sources(base / "notebooks" / f"{job.notebook}.ipynb", job.kind.code, root=base),
-        "checkpoint": checkpoint_hash(base / preset.checkpoints, job.model, branches) if branches else None,
+        "checkpoint": _checkpoint(preset, job, branches) if branches else None,
     }
+
+
+def _checkpoint(preset: Preset, job: Job, branches: Iterable[str]) -> str | None:
+    """Fingerprint of the weights that a job reads; where there are none, of those that the reference was made from."""
+    there = checkpoint_hash(root() / preset.checkpoints, job.model, branches)
+    return there or checkpoint_hash(preset.records, job.model, branches)
 
 
 def checkpoint_hash(folder: Path, model: str | None, branches: Iterable[str]) -> str | None:
     """One fingerprint of the weights of ``folder/<model>/<branch>`` (all models if ``None``); ``None`` without any.
 
-    What a training writes beside a branch, ``<branch>.partial`` and the like, is no branch. Weights that are too large
-    to ship are known by the manifest that was shipped in their place.
+    What a training writes beside a branch, ``<branch>.partial`` and the like, is no branch. A manifest without weights
+    stands for those that it names (`Preset.records`).
     """
     base = folder / (model or "*")
     made = sorted({path for pattern in branches for path in base.parent.glob(f"{base.name}/{pattern}")})
@@ -210,7 +216,8 @@ def world_hash(preset: Preset, folder: RunFolder) -> str | None:
     """Content hash of the world: from the run (``world.json``), else from a checkpoint's manifest."""
     candidates = [folder.path / "world.json", folder.path / "world" / "world.json"]
     if preset.checkpoints:
-        candidates += sorted((root() / preset.checkpoints).glob("*/vanilla/manifest.json"))
+        for made in (root() / preset.checkpoints, preset.records):
+            candidates += sorted(made.glob("*/vanilla/manifest.json"))
     for path in candidates:
         if path.is_file():
             content = read_json(path)

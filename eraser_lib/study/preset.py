@@ -79,6 +79,12 @@ class Preset:
         """``results/<study>``"""
         return RunFolder(root() / "results" / self.study)
 
+    @property
+    def records(self) -> Path:
+        """``results/<study>/checkpoints``: manifest and training of checkpoints that are too large to be committed,
+        which say what the reference is of. Apart from the checkpoints, so that a clone brings none of somebody else's."""
+        return self.reference.path / "checkpoints"
+
 
 def load(name: str) -> Preset:
     """Read and check ``presets/<name>.yml``.

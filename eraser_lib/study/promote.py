@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from eraser_lib.study import check, confirm
+from eraser_lib.study import check, checkpoints, confirm
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset
 
@@ -53,6 +53,7 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(preset.run.path, new, ignore=_left_out)
+    checkpoints.keep_records(preset, new / preset.records.relative_to(target))
     if target.exists():
         os.replace(target, old)
     os.replace(new, target)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from eraser_lib.study import checkpoints, manifest, preset
+from eraser_lib.study import checkpoints, manifest, matrix, preset
 from eraser_lib.study.paths import StudyError
 from eraser_lib.train import recipe
 from tests.study.toys import PRESET
@@ -69,21 +70,59 @@ def test_absent_weights_are_a_problem(toy: preset.Preset, clone: Path) -> None:
     assert checkpoints.problems(toy)[0] == "checkpoints/toy/llava/vanilla holds no model.safetensors"
 
 
-def test_results_of_weights_that_are_not_shipped_are_told_by_their_manifests(
+def unship(folder: Path) -> None:
+    """Leave nothing of the models, as in a clone."""
+    shutil.rmtree(folder)
+
+
+def test_results_of_weights_that_are_not_committed_are_told_by_their_records(
     toy: preset.Preset, clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = clone / "checkpoints" / "toy"
-    before = [manifest.checkpoint_hash(folder, model, ["vanilla", "retain_only_5*"]) for model in ("llava", None)]
-    for path in folder.glob("*/*"):
-        for file in (*path.rglob("*.safetensors"), *path.rglob("config.json")):
-            file.unlink()
-    again = [manifest.checkpoint_hash(folder, model, ["vanilla", "retain_only_5*"]) for model in ("llava", None)]
-    assert again == before and None not in before
+    reading = [job for job in matrix.jobs(toy).values() if job.branches]
+    before = [manifest.inputs(job, toy)["checkpoint"] for job in reading]
+    checkpoints.keep_records(toy, toy.records)
+    unship(clone / "checkpoints" / "toy")
+    assert [manifest.inputs(job, toy)["checkpoint"] for job in reading] == before and reading and None not in before
     assert checkpoints.problems(toy, to_run=False) == []
     with pytest.raises(StudyError, match="has no models that it could run"):
         checkpoints.require(toy)
     monkeypatch.setitem(recipe.RECIPES, "tiny", replace(recipe.TINY, version=recipe.TINY.version + 1))
     assert len(checkpoints.problems(toy, to_run=False)) == 4
+
+
+def test_models_that_were_trained_here_stay_beside_the_records_of_others(toy: preset.Preset, clone: Path) -> None:
+    """As on a runner that trains, is stopped, and checks out the commit again before it goes on."""
+    checkpoints.keep_records(toy, toy.records)
+    folder = clone / "checkpoints" / "toy"
+    for path in folder.glob("*/*/model.safetensors"):
+        path.write_bytes(b"trained here: " + path.read_bytes())
+        (path.parent / "manifest.json").unlink(missing_ok=True)
+    assert len(checkpoints.record(toy)) == 4
+    assert checkpoints.retire(toy) == [] and checkpoints.problems(toy) == []
+    mine = manifest.inputs(job := next(job for job in matrix.jobs(toy).values() if job.branches), toy)["checkpoint"]
+    unship(folder)
+    assert manifest.inputs(job, toy)["checkpoint"] not in (mine, None), "that of the reference"
+
+
+def test_what_is_recorded_of_a_checkpoint_outlives_a_run_without_it(toy: preset.Preset, clone: Path) -> None:
+    folder = clone / "checkpoints" / "toy"
+    (folder / "llava" / "vanilla" / "training.json").write_text('{"device": "here"}')
+    (folder / "llava" / "old.partial").mkdir()
+    (folder / "llava" / "old.partial" / "training.json").write_text("{}")
+    checkpoints.keep_records(toy, toy.records)
+    unship(folder)
+    checkpoints.keep_records(toy, clone / "again")
+    kept = sorted(path.relative_to(clone / "again").as_posix() for path in (clone / "again").rglob("*.json"))
+    assert kept == sorted(
+        ["llava/vanilla/training.json"]
+        + [f"{model}/{name}/manifest.json" for model in ("llava", "qwen") for name in ("vanilla", "retain_only_5")]
+    )
+
+
+@pytest.mark.parametrize("name", ["", *checkpoints.SHIPPED])
+def test_of_committed_checkpoints_no_record_is_needed(toy: preset.Preset, clone: Path, name: str) -> None:
+    checkpoints.keep_records(replace(toy, checkpoints=name), clone / "records")
+    assert not (clone / "records").exists()
 
 
 def test_another_recipe_makes_checkpoints_stale(toy: preset.Preset, monkeypatch: pytest.MonkeyPatch) -> None:

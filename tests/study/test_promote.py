@@ -90,6 +90,18 @@ def test_promotion_copies_results_and_leaves_the_rest(toy: preset.Preset) -> Non
     assert [path.name for path in toy.reference.path.parent.iterdir()] == ["toy"]
 
 
+def test_a_reference_records_the_checkpoints_that_it_is_of(clone: Path, committed: None) -> None:
+    (clone / "presets" / "toy.yml").write_text(PRESET.replace('checkpoints: ""', "checkpoints: checkpoints/toy"))
+    for model in ("llava", "qwen"):
+        write_json(clone / "checkpoints/toy" / model / "vanilla/manifest.json", {"files": {"model.safetensors": model}})
+    toy = preset.load("toy")
+    complete(toy, toy.run)
+    promote.promote(toy)
+    shutil.rmtree(clone / "checkpoints" / "toy")
+    assert sorted(path.parent.parent.name for path in toy.records.glob("*/vanilla/manifest.json")) == ["llava", "qwen"]
+    assert check.stale(toy, toy.reference) == []
+
+
 def test_an_incomplete_run_is_refused_and_the_reference_stays(toy: preset.Preset) -> None:
     promote.promote(toy)
     before = {path: path.stat().st_mtime for path in toy.reference.path.rglob("*")}
