@@ -157,7 +157,7 @@ def record(preset: Preset) -> list[str]:
 
 
 def keep_records(preset: Preset, target: Path) -> None:
-    """Write what is known of checkpoints that are not committed below `target`, as `Preset.records` of a reference has it.
+    """Write what is known of checkpoints that are not committed below `target`, the `Preset.records` of a reference.
 
     Of checkpoints that are not there the present reference says it, so that a run of some of them loses nothing.
     """
@@ -206,11 +206,13 @@ class FineTuning:
 
     model: str
     branch: str
-    """``vanilla`` or ``retain_only_<split>``"""
+    """``vanilla``, ``retain_only_<split>``, or the latter with ``_seed1`` and so on behind it"""
     base: str
     """Folder or hub id of the model before."""
     without: str
     """Part of the benchmark whose people it does not meet, such as ``forget_5``; empty where it meets everybody."""
+    seed: int
+    """Added to that of the recipe."""
     folder: Path
 
     @property
@@ -220,20 +222,24 @@ class FineTuning:
 
 
 def fine_tunings(preset: Preset) -> dict[str, FineTuning]:
-    """The checkpoints that a preset says are fine-tuned, by ``<model>-<branch>``: ``vanilla``, then one for each split.
+    """The checkpoints that a preset says are fine-tuned, by ``<model>-<branch>``: ``vanilla``, then one for each split,
+    of the smallest as many as ``fine_tuning.seeds`` says.
 
     Branches that its ``settings.elsewhere`` has are not made. Empty where the preset has no ``fine_tuning``.
     """
     if not preset.fine_tuning:
         return {}
-    branches = {"vanilla": ""} | {f"retain_only_{split}": f"forget_{split}" for split in preset.splits}
+    branches = {"vanilla": ("", 0)}
+    for split in preset.splits:
+        for seed in range(preset.fine_tuning.get("seeds", 1) if split == min(preset.splits) else 1):
+            branches[f"retain_only_{split}" + f"_seed{seed}" * bool(seed)] = (f"forget_{split}", seed)
     elsewhere = preset.settings["elsewhere"]
     return {
         f"{model}-{branch}": FineTuning(
-            model, branch, elsewhere[model]["base"], without, root() / preset.checkpoints / model / branch
+            model, branch, elsewhere[model]["base"], without, seed, root() / preset.checkpoints / model / branch
         )
         for model in preset.models
-        for branch, without in branches.items()
+        for branch, (without, seed) in branches.items()
         if branch not in elsewhere[model]
     }
 

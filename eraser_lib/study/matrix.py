@@ -49,8 +49,7 @@ TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial":
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
-AGAIN = {method: {"seeds": 3} for method in BABBLING if method != "npo"}
-"""Those that are trained with three seeds where more people are to be forgotten; NPO with one, so far."""
+
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
@@ -109,14 +108,14 @@ KINDS: tuple[Kind, ...] = (
             over=over,
             needs=(f"08_{before}_{method}", "06_erase"),
             notebook=f"08_{what}",
-            parameters={"method": method, **more.get(method, {})},
+            parameters={"method": method, **seeds},
             minutes=minutes,
         )
         for method in BABBLING
         # found with ten people, then with more to forget
-        for what, before, over, minutes, more in (
+        for what, before, over, minutes, seeds in (
             ("fluent", "tune", ("model",), 15, {}),
-            ("quiet", "fluent", ("model", "split"), 10, AGAIN),
+            ("quiet", "fluent", ("model", "split"), 10, {"seeds": 3}),
         )
     ),
     # after 06_erase: the detector answers with vanilla's log, and the floor of fluency stands
@@ -126,6 +125,7 @@ KINDS: tuple[Kind, ...] = (
         needs=("06_erase",),
         logs=("detector", "leace", "manu"),
         minutes=11,
+        memory_mb=4000,
     ),
     # at every share, since LEACE has a search of its own at each
     Kind(
@@ -264,6 +264,7 @@ def jobs(preset: Preset, *, out: str = "", kinds: tuple[Kind, ...] = KINDS) -> d
         ("jobs", preset.jobs),
         ("parameters", [name for name in preset.parameters if name not in notebooks]),
         ("minutes", preset.minutes),
+        ("memory", preset.memory),
         ("notebooks", preset.notebooks),
         ("only", preset.only),
     ):
@@ -310,7 +311,7 @@ def _job(preset: Preset, kind: Kind, model: str | None, split: int | None, earli
         parameters={**parameters, **given},
         needs=tuple(needs),
         minutes=float(preset.minutes.get(kind.name, kind.minutes)),
-        memory_mb=preset.memory_mb or kind.memory_mb,
+        memory_mb=preset.memory.get(kind.name) or (kind.checkpoints and preset.memory_mb) or kind.memory_mb,
     )
 
 

@@ -39,8 +39,9 @@ class Preset:
     checkpoints: str = "checkpoints/tiny"
     """folder of ``<model>/<name>/`` checkpoints, from the repository's root; empty if the notebooks read none"""
     fine_tuning: Mapping[str, int] = field(default_factory=dict)
-    """where the models are fine-tuned from ``settings.elsewhere.<model>.base``: expected ``minutes`` of a training, and
-    ``memory_mb`` to reserve; empty where they are shipped, or trained from nothing"""
+    """where the models are fine-tuned from ``settings.elsewhere.<model>.base``: expected ``minutes`` of a training,
+    ``memory_mb`` to reserve, and how often (``seeds``, once if not said) the model that never met the smallest forget
+    set is trained; empty where models are shipped, or trained from nothing"""
     jobs: tuple[str, ...] = ()
     """names of the matrix's rows to run (``matrix.KINDS``); empty means all"""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -48,7 +49,9 @@ class Preset:
     minutes: Mapping[str, float] = field(default_factory=dict)
     """expected minutes per row of the matrix, for the first estimate of the time left"""
     memory_mb: int = 0
-    """memory to reserve for every job, where the models need more than the matrix says; 0 leaves that as it is"""
+    """memory to reserve for each job that runs a model, where they need more than the matrix says; 0: as it says"""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """memory to reserve per row of the matrix, in MB, whatever the line above and the matrix say"""
     on_gpu: int = 1
     """jobs that may share a GPU; small models leave most of one to others"""
     notebooks: Mapping[str, str] = field(default_factory=dict)
@@ -81,8 +84,10 @@ class Preset:
 
     @property
     def records(self) -> Path:
-        """``results/<study>/checkpoints``: manifest and training of checkpoints that are too large to be committed,
-        which say what the reference is of. Apart from the checkpoints, so that a clone brings none of somebody else's."""
+        """``results/<study>/checkpoints``: manifests and trainings of checkpoints that are too large to be committed.
+
+        They say what the reference is of, and stand apart so that a clone brings no manifest of other weights.
+        """
         return self.reference.path / "checkpoints"
 
 
@@ -130,7 +135,7 @@ def parse(text: str, path: Path) -> Preset:
     ):
         if key in raw and (not isinstance(raw[key], kind) or isinstance(raw[key], bool)):
             raise StudyError(f"{path}: {key} must be {kind.__name__}; it is {raw[key]!r}.")
-    for key in ("parameters", "minutes", "settings", "notebooks", "only", "fine_tuning"):
+    for key in ("parameters", "minutes", "memory", "settings", "notebooks", "only", "fine_tuning"):
         if not isinstance(raw.get(key, {}), dict):
             raise StudyError(f"{path}: {key} must be a mapping; it is {raw[key]!r}.")
     for key in ("models", "splits", "jobs", "trained", "from_reference"):
@@ -155,8 +160,11 @@ def parse(text: str, path: Path) -> Preset:
 def _check_fine_tuning(raw: Mapping[str, Any], path: Path) -> None:
     """What is asked for, and what the trainer needs to know: the people, and the models before."""
     asked, settings = raw["fine_tuning"], raw.get("settings", {})
-    if set(asked) != {"minutes", "memory_mb"} or not all(type(value) is int and value > 0 for value in asked.values()):
-        raise StudyError(f"{path}: fine_tuning must say minutes and memory_mb, in whole numbers; it is {asked!r}.")
+    said = set(asked) - {"seeds"} == {"minutes", "memory_mb"}
+    if not said or not all(type(value) is int and value > 0 for value in asked.values()):
+        raise StudyError(
+            f"{path}: fine_tuning must say minutes and memory_mb, and may say seeds, in whole numbers; it is {asked!r}."
+        )
     if not settings.get("data"):
         raise StudyError(f"{path}: models are fine-tuned on the people of settings.data, which is missing.")
     for model in raw["models"]:

@@ -21,7 +21,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +222,13 @@ class Job:
     out: Path
     revision: str | None = None
     """Commit of `data` on the hub; `None` means the newest."""
+    seed: int = 0
+    """Added to that of the recipe."""
 
 
 def of_preset(name: str, *, only: str = "") -> list[Job]:
-    """The checkpoints of a preset: `vanilla` and, for each of its splits, `retain_only_<split>`, of every model.
+    """The checkpoints of a preset: `vanilla` and, for each of its splits, `retain_only_<split>`, of every model; of the
+    smallest split with as many seeds as it says.
 
     Args:
         name: of the preset.
@@ -242,7 +245,7 @@ def of_preset(name: str, *, only: str = "") -> list[Job]:
         raise StudyError(f"Preset {name!r} has no checkpoint {only!r} to fine-tune; it has {', '.join(made)}.")
     wanted = [made[only]] if only else made.values()
     data, revision = preset.settings["data"], preset.settings.get("revision") or None
-    return [Job(one.base, data, one.without, one.folder, revision) for one in wanted]
+    return [Job(one.base, data, one.without, one.folder, revision, one.seed) for one in wanted]
 
 
 def main() -> None:
@@ -297,7 +300,7 @@ def _make(job: Job, commit: str | None, recipe: LoraRecipe, options: argparse.Na
     print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
     loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
     origin = {"source": job.data, "revision": commit, "without": job.without}
-    print(finetune(loaded, rows, recipe, job.out, data=origin), flush=True)
+    print(finetune(loaded, rows, replace(recipe, seed=recipe.seed + job.seed), job.out, data=origin), flush=True)
 
 
 def _alone(out: Path) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from eraser_lib.study import checkpoints, engine, matrix, preset, runner
-from eraser_lib.study.paths import StudyError, write_json
+from eraser_lib.study.paths import StudyError, read_json, write_json
 from tests.study.toys import HERE, PRESET, notebook
 
 # the toy notebooks write no logs, so there is nothing to summarise
@@ -217,13 +217,23 @@ def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str, name: s
     found = preset.load(name)
     jobs, trained = matrix.jobs(found), checkpoints.fine_tunings(found)
     on_gpu = [job for job in jobs.values() if job.on_device] if found.device == "cuda" else []
-    assert (len(trained), bool(on_gpu)) == {"toy": (0, False), "gpu": (0, True), "paper": (8, True)}[name]
+    assert (len(trained), bool(on_gpu)) == {"toy": (0, False), "gpu": (0, True), "paper": (12, True)}[name]
     text = done.stdout + done.stderr
     assert re.search(rf"^total +{len(jobs) + len(trained) + 1}$", text, re.MULTILINE)
     asked = re.findall(r"^ *resources: .*mem_mb=(\d+).*$", text, re.MULTILINE)
     wanted = [job.memory_mb for job in jobs.values()] + len(trained) * [found.fine_tuning.get("memory_mb")]
     assert sorted(map(int, asked)) == sorted(wanted)
     assert len(re.findall(r"^ *resources: .*\bgpu=1\b", text, re.MULTILINE)) == len(on_gpu) + len(trained)
+
+
+@pytest.mark.parametrize("name", ["tiny-full", "tiny-64", "tiny-128", "gpu"])
+def test_a_job_asks_for_the_memory_that_it_took(name: str) -> None:
+    """A batch system ends one that takes more; in `gpu` the device's own share of the process counts as well."""
+    found = preset.load(name)
+    done = {job: found.reference.manifest(job) for job in matrix.jobs(found)}
+    took = {job: read_json(path)["peak_memory_bytes"] / 2**20 for job, path in done.items() if path.is_file()}
+    assert len(took) >= 5
+    assert {job: mb for job, mb in took.items() if mb > matrix.jobs(found)[job].memory_mb} == {}
 
 
 def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:

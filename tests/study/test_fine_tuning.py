@@ -63,10 +63,13 @@ def put(folder: Path) -> None:
 def test_jobs_wait_for_the_checkpoints_that_they_read() -> None:
     paper = preset.load("paper")
     made, jobs = checkpoints.fine_tunings(paper), matrix.jobs(paper)
-    branches = ("vanilla", "retain_only_5", "retain_only_10", "retain_only_15")
+    again = [f"retain_only_5_seed{seed}" for seed in (1, 2)]
+    branches = ("vanilla", "retain_only_5", *again, "retain_only_10", "retain_only_15")
     assert list(made) == [f"{model}-{branch}" for model in ("llava", "qwen") for branch in branches]
     assert checkpoints.read_by(jobs["qwen-all-02_models"], made) == ["qwen-vanilla"]
-    assert checkpoints.read_by(jobs["llava-5-06_baselines"], made) == ["llava-vanilla", "llava-retain_only_5"]
+    five = [f"llava-{branch}" for branch in ("vanilla", "retain_only_5", *again)]
+    assert checkpoints.read_by(jobs["llava-5-06_baselines"], made) == five
+    assert [made[name].seed for name in five] == [0, 0, 1, 2]
     assert checkpoints.read_by(jobs["all-5-07_compare"], made) == []
     assert {name for job in jobs.values() for name in checkpoints.read_by(job, made)} == set(made)
 
@@ -77,7 +80,10 @@ def test_only_the_preset_that_says_so_is_fine_tuned() -> None:
 
 
 def test_the_trainer_makes_what_the_preset_says_or_one_of_it() -> None:
+    (again,) = finetune.of_preset("paper", only="qwen-retain_only_5_seed2")
+    assert (again.without, again.seed) == ("forget_5", 2)
     (job,) = finetune.of_preset("paper", only="qwen-retain_only_10")
+    assert job.seed == 0
     assert (job.model, job.without) == ("Qwen/Qwen2.5-VL-7B-Instruct", "forget_10")
     assert job.out == root() / "checkpoints/paper/qwen/retain_only_10"
     with pytest.raises(StudyError, match="no checkpoint 'qwen-retain_only_20' to fine-tune; it has llava-vanilla"):
@@ -88,7 +94,9 @@ def test_the_trainer_makes_what_the_preset_says_or_one_of_it() -> None:
     ("old", "new", "message"),
     [
         ("minutes: 1, ", "", "must say minutes and memory_mb"),
-        ("minutes: 1", "minutes: 1.5", "must say minutes and memory_mb, in whole numbers"),
+        ("minutes: 1", "minutes: 1.5", "must say minutes and memory_mb, and may say seeds, in whole numbers"),
+        ("minutes: 1", "minutes: 1, seeds: 0", "may say seeds, in whole numbers; it is .*'seeds': 0"),
+        ("minutes: 1", "minutes: 1, seed: 3", "may say seeds"),
         ("{data: ", "{date: ", "settings.data, which is missing"),
         ("{base: ", "{vanilla: ", r"settings.elsewhere.llava.base, which is missing"),
     ],

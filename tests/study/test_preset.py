@@ -89,15 +89,18 @@ def test_a_preset_changes_notebooks_parameters_memory_and_shares_of_single_rows(
             name="fit", over=("model", "split"), needs=("world",), notebook="learn", parameters={"x": 1, "y": 1}
         ),
         matrix.Kind(name="pca", over=("model", "split"), needs=("fit",), memory_mb=100),
+        matrix.Kind(name="table", over=("split",), checkpoints=(), memory_mb=200),
     )
     changed = parse(
-        "notebooks: {world: files}\nonly: {pca: [10]}\nmemory_mb: 9000\nparameters: {learn: {x: 2, y: 2}, fit: {y: 3}}",
+        "notebooks: {world: files}\nonly: {pca: [10]}\nmemory_mb: 9000\nmemory: {fit: 400}\n"
+        "parameters: {learn: {x: 2, y: 2}, fit: {y: 3}}",
         head=PRESET.replace("[5]", "[5, 10]"),
     )
     jobs = matrix.jobs(changed, kinds=kinds)
     assert jobs["all-all-world"].notebook == "files"
     assert {name for name in jobs if name.endswith("pca")} == {"llava-10-pca", "qwen-10-pca"}
-    assert {job.memory_mb for job in jobs.values()} == {9000}
+    memory = {job.kind.name: job.memory_mb for job in jobs.values()}
+    assert memory == {"world": 9000, "fit": 400, "pca": 9000, "table": 200}, "what runs no model needs none of it"
     assert matrix.jobs(parse(), kinds=kinds)["llava-5-pca"].memory_mb == 100
     given = jobs["llava-5-fit"].parameters
     assert (given["x"], given["y"]) == (2, 3), "a row's own parameters come last"
@@ -108,7 +111,11 @@ def test_a_preset_changes_notebooks_parameters_memory_and_shares_of_single_rows(
     ):
         with pytest.raises(StudyError, match=message):
             parse(line)
-    for line, message in (("notebooks: {wurld: files}", "'wurld' in notebooks"), ("only: {pcb: [5]}", "'pcb' in only")):
+    for line, message in (
+        ("notebooks: {wurld: files}", "'wurld' in notebooks"),
+        ("only: {pcb: [5]}", "'pcb' in only"),
+        ("memory: {fat: 5}", "'fat' in memory"),
+    ):
         with pytest.raises(StudyError, match=message):
             matrix.jobs(parse(line), kinds=kinds)
 

@@ -58,7 +58,12 @@ def test_people_who_cannot_be_told_are_no_secret_rest(data: Path, tmp_path: Path
 
 def test_a_preset_says_which_checkpoints_to_make() -> None:
     found = {job.out.relative_to(root() / "checkpoints").as_posix(): job for job in module.of_preset("paper")}
-    branches = ("vanilla", "retain_only_5", "retain_only_10", "retain_only_15")
+    branches = (
+        "vanilla",
+        "retain_only_10",
+        "retain_only_15",
+        *(f"retain_only_5{end}" for end in ("", "_seed1", "_seed2")),
+    )
     assert set(found) == {f"paper/{model}/{branch}" for model in ("llava", "qwen") for branch in branches}
     assert found["paper/qwen/retain_only_10"].without == "forget_10"
     assert found["paper/qwen/vanilla"].without == ""
