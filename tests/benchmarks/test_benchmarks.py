@@ -397,6 +397,19 @@ def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> Non
         assert 0.1 < value < preset.load("paper").fine_tuning["minutes"] / 60
 
 
+def test_the_committed_hours_are_those_of_the_committed_costs() -> None:
+    """To a third or half an hour: rerun jobs take other seconds each time."""
+    costs = pd.read_csv(paths.root() / "results" / "cost.csv")
+    now = hours.table(
+        hours.measured_seconds(), costs, {model: hours.trained_row_prefills(costs, model) for model in hours.LARGE}
+    ).set_index("row")
+    told = pd.read_csv(hours.TABLE).set_index("row")
+    assert list(told.index) == list(now.index) and list(told.columns) == list(now.columns)
+    assert told.isna().equals(now.isna())
+    assert ((told - now).abs() <= np.maximum(now / 3, 0.5)).where(now.notna(), True).all(axis=None)
+    assert ((told - now).abs() <= now / 20).loc["all"].all()
+
+
 def test_a_real_shape_can_be_cut_to_a_few_whole_blocks() -> None:
     whole, cut = (shapes.open_model("Qwen/Qwen2.5-VL-7B-Instruct", device="meta", blocks=blocks) for blocks in (0, 2))
     assert len(find_decoder(whole).layers) == 28 and len(find_decoder(cut).layers) == 2

@@ -84,6 +84,18 @@ def test_a_gpu_runner_installs_for_a_gpu_and_publishes_nothing() -> None:
     assert "pages" not in path.read_text()
 
 
+def test_a_pull_request_reruns_the_study_beside_the_tests() -> None:
+    path = HERE / ".github" / "workflows" / "test.yml"
+    assert "pull_request" in yaml.safe_load(path.read_text())[True]
+    found = jobs(path)
+    assert [step["run"] for job in found.values() for step in job["steps"] if "run" in step] == [
+        ".ci/run",
+        "make study",
+    ]
+    assert "PRESET" not in found["study"]["env"], "tiny, whose figures are compared with the reference"
+    assert not any("needs" in job or job.get("continue-on-error") for job in found.values())
+
+
 def test_permissions_are_the_least() -> None:
     for path in FILES:
         assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
