@@ -49,8 +49,8 @@ TRAINED = {"ga_diff": 16, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial":
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
-AGAIN = {method: {"seeds": 3} for method in BABBLING if method != "npo"}
-"""Those that are trained with three seeds where more people are to be forgotten; NPO with one, so far."""
+AGAIN = {method: {"seeds": 3} for method in BABBLING}
+"""Where more people are to be forgotten, all of them are trained with three seeds."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="01_world", over=(), checkpoints=(), minutes=0.5),
