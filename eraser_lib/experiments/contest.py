@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import safe_open
 
 from eraser_lib import Eraser
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
@@ -31,6 +33,8 @@ STEERED = ("constant", "mllmeraser_published", "mllmeraser")
 LATER = ("mllmeraser_quadratic",)
 """Made after the tests of the others were seen: compared in a notebook of its own, and no part of their family."""
 ERASER = "eraser.safetensors"
+BATCH = 32
+"""Prompts in a batch whose passes are timed for the ledger."""
 SAYINGS = {"refused": "refusal", "gibberish": "gibberish"}
 
 
@@ -205,9 +209,11 @@ def undo_seconds(study: Study) -> dict[str, float]:
 def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
-    Columns: `method`; `fit_seconds` (of one fit on one core, mean over seeds; for gate, LEACE and detector without the
-    forward passes that read their activations, for MANU with them); `search_seconds` (of the jobs that choose its
-    settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes` (of the process that
+    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on:
+    their prompts, each at the time of one in a batch of 32 that the run measured; others pass within their fit);
+    `fit_seconds` (of one fit on one core, mean over seeds, with the least and the most as `_low` and `_high` where
+    there are several); `search_seconds` (of the jobs that choose its settings on the dev people: training and
+    questions); `trained_parameters`; `peak_memory_bytes` (of the process that
     fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser); `stored_bytes` (what a
     deployment adds to the vanilla model: for a trained method its changed weights in half precision, for retain-only
     the whole model that stands in vanilla's place); `undo`, and
@@ -223,7 +229,8 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
 
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
-    names = ("fit_seconds", "search_seconds", "trained_parameters", "peak_memory_bytes", "stored_bytes")
+    names = ("search_seconds", "reading_seconds", "fit_seconds", "fit_seconds_low", "fit_seconds_high",
+             "trained_parameters", "peak_memory_bytes", "stored_bytes")  # fmt: skip
     empty = dict.fromkeys(names)
     return {"method": method, **empty, **costs, "undo": UNDO.get(method, OLD)}
 
@@ -261,11 +268,24 @@ def _retrained(study: Study) -> dict[str, Any] | None:
     own = [line for stage, line in stages.items() if stage.startswith(folder.name)]  # the last line of each
     seconds = sum((line["step"] + 1) * line["seconds_per_step"] for line in own)
     on_core = record.get("device", "cpu") == "cpu"
-    return {"fit_seconds": seconds if on_core else None, "stored_bytes": weights.stat().st_size}
+    with safe_open(weights, framework="pt") as tensors:
+        trained = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    stored = weights.stat().st_size
+    return {"fit_seconds": seconds if on_core else None, "stored_bytes": stored, "trained_parameters": trained}
+
+
+def _read_seconds(cost: Mapping[str, Any]) -> float | None:
+    """Of the passes that gates and detectors are fitted on; `cost` is what 06_erase noted of the same run."""
+    fitted = cost.get("gate_fit", {})
+    plain = [row for row in cost.get("rows", ()) if (row["method"], row["batch"]) == ("unsteered", BATCH)]
+    if not plain or "retain" not in fitted:
+        return None
+    return float((fitted["forget"] + fitted["retain"]) * plain[0]["prefill_seconds"] / BATCH)
 
 
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     cost = _note(study, "cost")
+    read = {"reading_seconds": _read_seconds(cost)}
     if retrained := _retrained(study):
         yield "retain_only", retrained
     for method in ("prompt", "prompt_oracle"):
@@ -275,17 +295,21 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         file = study.artifact(method) / ERASER
         if file.exists():
             seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
-            yield method, {"fit_seconds": seconds, "stored_bytes": file.stat().st_size, "trained_parameters": 0}
+            passed = read if method != "constant" else {}  # which has no gate
+            stored = file.stat().st_size
+            yield method, {"fit_seconds": seconds, "stored_bytes": stored, "trained_parameters": 0, **passed}
     for method in LATER:
         if costs := _note(study, "quadratic_erased"):
             stored = (study.artifact(method) / ERASER).stat().st_size
-            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}
+            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **read}
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(_read(path)["rows"])
         trained = int(runs["trained_parameters"].iloc[0])
+        spread = {"fit_seconds_low": float(runs["seconds"].min()), "fit_seconds_high": float(runs["seconds"].max())}
         yield method, {
-            "fit_seconds": float(runs["seconds"].mean()), "trained_parameters": trained, "stored_bytes": 2 * trained,
+            "fit_seconds": float(runs["seconds"].mean()), **(spread if len(runs) > 1 else {}),
+            "trained_parameters": trained, "stored_bytes": 2 * trained,
         }  # fmt: skip
     closed = _note(study, "closed").get("costs", {})
     for method, costs in closed.items():
@@ -294,4 +318,6 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
             stored = 4 * costs["neurons"]
         # three methods share a process, and note their own parts of it
         own = {name: costs[name] for name in ("peak_memory_bytes", "search_seconds") if costs.get(name) is not None}
+        if method != "manu":  # whose fit is such passes
+            own |= read
         yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **own}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from eraser_lib import Eraser
 from eraser_lib.experiments import contest
@@ -119,6 +120,8 @@ def test_the_ledger_by_hand(study: Study) -> None:
     assert manu.tolist() == [70, 6], "its own part of a process that it shares"
     npo = rows.loc["npo", ["fit_seconds", "search_seconds", "trained_parameters", "stored_bytes"]]
     assert npo.tolist() == [2, 20, 9, 18]
+    spread = rows[["fit_seconds_low", "fit_seconds_high"]].dropna()
+    assert spread.loc["npo"].tolist() == [1, 3] and list(spread.index) == ["npo"], "where there are several"
     assert rows.loc["mllmeraser", "search_seconds"] == 7 and pd.isna(rows.loc["leace", "search_seconds"])
     study.log_path("prompt").parent.mkdir(parents=True)
     study.log_path("prompt").touch()
@@ -136,6 +139,11 @@ def test_the_ledger_by_hand(study: Study) -> None:
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
     assert rows.loc["manu", "stored_bytes"] == 40 and rows.loc["manu", "undo"] == "load the old weights"
     assert rows.loc["leace", ["stored_bytes", "undo"]].tolist() == [64, "detach"]
+    timed = [{"method": "unsteered", "batch": 1, "prefill_seconds": 9.0}, {"method": "eraser", "batch": 32}]
+    timed += [{"method": "unsteered", "batch": 32, "prefill_seconds": seconds} for seconds in (1.6, 9.0)]
+    study.note("cost", {"gate_fit": {"seconds": 4, "forget": 20, "retain": 40}, "rows": timed})
+    read = contest.ledger(study).set_index("method")["reading_seconds"].dropna()
+    assert read.to_dict() == dict.fromkeys(("mllmeraser", "mllmeraser_quadratic", "leace"), 3.0), "60 of 0.05 s"
     assert rows["undo_seconds"].isna().all()
     undone = contest.ledger(study, {"weights": 2.0, "mllmeraser": 0.1}).set_index("method")["undo_seconds"]
     assert undone[["npo", "manu", "mllmeraser"]].tolist() == [2.0, 2.0, 0.1] and pd.isna(undone["leace"])
@@ -146,7 +154,8 @@ def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tm
     assert "retain_only" not in set(contest.ledger(study)["method"]), "made elsewhere"
     folder = study.branch("retain_only_5")
     folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"1" * 30)
+    save_file({"a": torch.zeros(3, 4), "b": torch.zeros(5)}, folder / "model.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
     curve = [
         {"stage": "base", "step": 99, "seconds_per_step": 5.0},
         {"stage": "retain_only_5", "step": 0, "seconds_per_step": 9.0},
@@ -157,7 +166,8 @@ def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tm
         (folder / "training.json").write_text(json.dumps({"curve": curve, "device": device}))
         row = contest.ledger(study, {"weights": 2.0}).set_index("method").loc["retain_only"]
         assert pd.isna(row["fit_seconds"]) if seconds is None else row["fit_seconds"] == seconds
-        assert row[["stored_bytes", "undo", "undo_seconds"]].tolist() == [30, "load the old weights", 2.0]
+        assert row[["stored_bytes", "undo", "undo_seconds"]].tolist() == [size, "load the old weights", 2.0]
+        assert row["trained_parameters"] == 17
 
 
 def test_undoing_is_timed(tmp_path: Path) -> None:
