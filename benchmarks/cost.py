@@ -318,9 +318,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "memory" in parts:
             keep(memory(model, batch=max(options.batch), width=width))
         if "profile" in parts:
-            profile.write([{**about, **row} for row in profile.operations(
-                model, prompts(model, max(options.batch), width), prefill, layers=options.layers,
-            )])  # fmt: skip
+            # on a CPU one pass differs from the next by more than what steering adds
+            repeats = 1 if options.device.startswith("cuda") else options.rounds
+            for batch in options.batch:
+                profile.write([{**about, **row} for row in profile.operations(
+                    model, prompts(model, batch, width), prefill, layers=options.layers, repeats=repeats,
+                )])  # fmt: skip
         if "speed" in parts:
             speed(
                 model, batches=options.batch, layers=options.layers, width=width, count=options.rounds,

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import rivals
 from benchmarks.tables import replace_rows
 from eraser_lib import find_decoder
+from eraser_lib.study.manifest import git_state
 from eraser_lib.study.paths import root
 
 TABLE = root() / "results" / "cost_profile.csv"
@@ -26,6 +27,7 @@ COLUMNS = [
     "seconds",
     "more_calls",
     "more_seconds",
+    "commit",
 ]
 METHODS = (
     "unsteered", "eraser", "eraser (opened)", "eraser (one pass)", "eraser (published form)", "bare hook",
@@ -84,5 +86,9 @@ def _took(call: Callable[[], Any], device: str, repeats: int) -> dict[str, tuple
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Replace the rows of these machines and models in `results/cost_profile.csv`."""
-    replace_rows(TABLE, pd.DataFrame(rows), keys=["machine", "model"], columns=COLUMNS, digits=5)
+    """Replace the rows of these machines, models and batches in `results/cost_profile.csv`.
+
+    `commit`: of the code that was profiled; empty in rows that are older than the column.
+    """
+    new = pd.DataFrame(rows).assign(commit=git_state()["git_commit"])
+    replace_rows(TABLE, new, keys=["machine", "model", "batch"], columns=COLUMNS, digits=5)

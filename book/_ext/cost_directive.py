@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 from docutils import nodes
+from docutils.parsers.rst import directives
 from results_directives import ResultsDirective, options
 from results_nodes import commit_text, machine_text, table_node, text_cell
 from results_reader import MissingResult, Results
@@ -118,11 +119,12 @@ def runs(entry: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[Mapping[str
 class ResultsProfile(ResultsDirective):
     """`results-profile`: how much longer each kind of operation takes under steering, in milliseconds of a pass.
 
-    The argument is the model. `layers`: number of steered blocks; `methods`: only these, separated by semicolons;
-    `least`: milliseconds below which operations are put together.
+    The argument is the model. `layers`: number of steered blocks; `batch`: of how many prompts, 32 if not said;
+    `methods`: only these, separated by semicolons; `least`: milliseconds below which operations are put together;
+    `calls`: show beside the milliseconds how many operations more there are.
     """
 
-    option_spec: ClassVar[Any] = options("layers", "methods", "least")
+    option_spec: ClassVar[Any] = {**options("layers", "batch", "methods", "least"), "calls": directives.flag}
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and the machine."""
@@ -132,28 +134,38 @@ class ResultsProfile(ResultsDirective):
         self.use(path)
         model, layers, least = self.arguments[0].strip(), int(self.options["layers"]), float(self.options["least"])
         table = pd.read_csv(path)
-        table = table[(table["model"] == model) & (table["layers"] == layers)]
+        batch = int(self.options.get("batch", "32"))
+        table = table[(table["model"] == model) & (table["layers"] == layers) & (table["batch"] == batch)]
         methods = [name.strip() for name in self.options["methods"].split(";")]
         missing = [name for name in methods if name not in set(table["method"])]
         if missing:
-            raise MissingResult(f"{path.name} has no rows of {model} with {layers} blocks for {', '.join(missing)}")
+            where = f"{model} with {layers} blocks at batch {batch}"
+            raise MissingResult(f"{path.name} has no rows of {where} for {', '.join(missing)}")
         if table["machine"].nunique() > 1:
             raise MissingResult(f"{path.name} has {model} on several machines, and this table is of one")
         cells = table.assign(more=1e3 * table["more_seconds"]).pivot_table(
-            index="operation", columns="method", values="more", fill_value=0.0
-        )[methods]
-        total = cells.loc["all"]
-        large = cells.drop(index="all")
-        large = large[large.abs().max(axis=1) >= least].sort_values(methods[0], ascending=False)
-        plain = 1e3 * float(table[(table["method"] == "unsteered") & (table["operation"] == "all")]["seconds"].iloc[0])
+            index="operation", columns="method", values=["more", "more_calls"], fill_value=0.0
+        )
+        total, parts = cells.loc["all"], cells.drop(index="all")
+        more = parts["more"][methods]
+        large = parts.loc[more[more.abs().max(axis=1) >= least].sort_values(methods[0], ascending=False).index]
+        (plain,) = table[(table["method"] == "unsteered") & (table["operation"] == "all")].to_dict("records")
         shown = {**large.T.to_dict("series"), "everything else": total - large.sum(), "all": total}
         head = [[("operation", 1), *((method, 1) for method in methods)]]
+        digits, counted = 1 + (least < 0.1), "calls" in self.options
         body = [
-            [text_cell(name.removeprefix("aten::")), *(text_cell(f"{row[method]:+.1f}") for method in methods)]
+            [text_cell(name.removeprefix("aten::"))]
+            + [
+                text_cell(f"{row['more', m]:+.{digits}f}" + f" ({row['more_calls', m]:+.0f})" * counted)
+                for m in methods
+            ]
             for name, row in shown.items()
         ]
-        about = f"Source: results/cost_profile.csv, {table['machine'].iloc[0]}, batch {table['batch'].iloc[0]}. "
-        about += f"All operations of an unsteered pass: {plain:.0f} ms."
+        (commit,) = table["commit"].fillna("").unique()
+        about = f"Source: results/cost_profile.csv, {table['machine'].iloc[0]}, batch {batch}"
+        about += f", commit {commit_text({'git_commit': commit, 'git_dirty': False})}. " if commit else ". "
+        about += f"All operations of an unsteered pass: {1e3 * plain['seconds']:.{digits - 1}f} ms"
+        about += f", {plain['calls']:.0f} operations." if counted else "."
         return [self.caption(), table_node(head, body), nodes.paragraph("", about, classes=["provenance-line"])]
 
 

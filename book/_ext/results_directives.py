@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,10 @@ from eraser_lib.tables import METHOD_NAMES
 
 logger = logging.getLogger(__name__)
 MODELS = "llava qwen"
+REFERENCE = "not rerun but from the committed reference"
+"""Said of what a run has copied (`Results.adopted_files`)."""
+COMPARING = "07_compare"
+"""The notebook that reads the logs of all methods, whoever made them."""
 FILTERS = ("model", "split", "method", "seed", "subset", "modality", "task", "metric", "measure")
 
 
@@ -76,16 +81,28 @@ class ResultsDirective(SphinxDirective):
         self.state.nested_parse(self.content, self.content_offset, found)
         return found
 
-    def source_line(self, results: Results, what: str) -> list[nodes.Node]:
-        """The small print under a table or figure: source file, and the run or runs it comes from."""
+    def source_line(self, results: Results, what: str, *, methods: Collection[str] | None = ()) -> list[nodes.Node]:
+        """The small print under a table or figure: source file, the run or runs it comes from, and what is not rerun.
+
+        `methods`: those that it shows; None for all that there are.
+        """
         runs = []
         for stem in self.stems(self.options.get("notebook")):
             self.use(results.root / "manifests" / f"{stem}.json")
+            again = "" if f"manifests/{stem}.json" not in results.adopted_files else f", {REFERENCE}"
             try:
-                runs.append(f"{stem} ({short_provenance(results.manifest(stem))})")
+                runs.append(f"{stem} ({short_provenance(results.manifest(stem))}{again})")
             except MissingResult as error:
                 self.warn(str(error))
-        text = f"Source: {what}." + (f" Run: {'; '.join(runs)}." if runs else "")
+        models, splits = words(self.options.get("model", MODELS)), words(self.options.get("split", "5"))
+        taken = {
+            method
+            for model, split, method in results.adopted
+            if split in splits and (model in models or models == ["all"])
+        }
+        adopted = [label(name) for name in METHOD_NAMES if name in taken and (methods is None or name in methods)]
+        where = f"; {REFERENCE}: {', '.join(adopted)}" if adopted else ""
+        text = f"Source: {what}{where}." + (f" Run: {'; '.join(runs)}." if runs else "")
         return [nodes.paragraph("", text, classes=["provenance-line"])]
 
 
@@ -112,14 +129,8 @@ class ResultsTable(ResultsDirective):
         caption = self.caption()
         digits = int(self.options.get("digits", "3"))
         shown = {value for key in (*grid.rows, *grid.columns) for value in key}
-        taken = {
-            method
-            for model, split, method in results.adopted
-            if model in words(filters["model"]) and split in words(filters["split"])
-        }
-        adopted = [label(method) for method in METHOD_NAMES if method in taken & shown]
-        where = f"; not rerun but from the committed reference: {', '.join(adopted)}" if adopted else ""
-        return [caption, grid_node(grid, digits), *self.source_line(results, f"summary.csv{where}")]
+        source = self.source_line(results, "summary.csv", methods=shown)
+        return [caption, grid_node(grid, digits), *source]
 
 
 class ResultsFigure(ResultsDirective):
@@ -145,7 +156,9 @@ class ResultsFigure(ResultsDirective):
             caption = label(model) if model != "all" else ""
             row += nodes.container("", nodes.paragraph("", caption, classes=["figure-model"]), image)
         caption = self.caption()
-        return [row, caption, *self.source_line(results, f"figures/<model>/{name}")]
+        # a picture does not say whose lines it has
+        methods = None if COMPARING in words(self.options.get("notebook")) else ()
+        return [row, caption, *self.source_line(results, f"figures/<model>/{name}", methods=methods)]
 
 
 class ResultsJson(ResultsDirective):
@@ -159,11 +172,14 @@ class ResultsJson(ResultsDirective):
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and source line."""
         name, body, head, dropped = self.arguments[0].strip(), [], [], 0
+        methods: set[str] = set()
         tables: list[nodes.Node] = []
         digits = int(self.options.get("digits", "3"))
         for model in words(self.options.get("model", MODELS)):
             self.use(results.root / "figures" / model / f"{name}.json")
             frame = records_frame(results.figure_data(model, name, self.options.get("key", "")))
+            for column in {"method", "baseline"} & set(frame.columns):
+                methods |= set(map(str, frame[column]))
             chosen = words(self.options.get("columns")) or list(frame.columns)
             if absent := [column for column in chosen if column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
@@ -184,7 +200,7 @@ class ResultsJson(ResultsDirective):
         return [
             caption,
             *(tables or [table_node([head], body)]),
-            *self.source_line(results, f"figures/<model>/{name}.json"),
+            *self.source_line(results, f"figures/<model>/{name}.json", methods=methods),
         ]
 
 
@@ -204,7 +220,8 @@ class Explorer(ResultsDirective):
             f'<script type="application/json" id="{name}-data">{text}</script>\n'
             f'<script src="{up}_static/{name}.js" defer></script>'
         )
-        return [nodes.raw("", html, format="html"), *self.source_line(results, f"figures/all/{name}.json")]
+        source = self.source_line(results, f"figures/all/{name}.json", methods=None)
+        return [nodes.raw("", html, format="html"), *source]
 
 
 class Provenance(ResultsDirective):
@@ -222,7 +239,7 @@ class Provenance(ResultsDirective):
             short_provenance(manifest)
             peak = manifest.get("peak_memory_bytes")
             cells = [
-                stem,
+                stem if f"manifests/{stem}.json" not in results.adopted_files else f"{stem} ({REFERENCE})",
                 parameters_text(manifest),
                 commit_text(manifest),
                 machine_text(manifest),

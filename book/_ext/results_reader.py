@@ -145,12 +145,15 @@ class Results:
         return node
 
     @cached_property
-    def adopted(self) -> set[tuple[str, str, str]]:
-        """Model, split and method of the logs that this run did not make but took from the committed reference."""
+    def adopted_files(self) -> set[str]:
+        """Files, from the root, that this run did not make but took from the committed reference."""
         path = self.root / "from_reference.json"
-        if not path.is_file():
-            return set()
-        names = (name.split("/") for name in json.loads(path.read_text(encoding="utf-8")))
+        return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+
+    @cached_property
+    def adopted(self) -> set[tuple[str, str, str]]:
+        """Model, split and method of the logs among them."""
+        names = (name.split("/") for name in self.adopted_files)
         return {(parts[1], parts[2], parts[3]) for parts in names if parts[0] == "logs"}
 
     def manifest(self, stem: str) -> dict[str, Any]:

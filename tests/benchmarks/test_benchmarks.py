@@ -324,7 +324,13 @@ def test_a_profile_says_what_steering_adds(tiny: Any, tmp_path, monkeypatch: pyt
     assert 0 < calls["bare hook", "all"]["more_calls"] < 0.2 * total["calls"]
     profile.write([{"machine": "cpu", "model": "a", **row} for row in rows])
     profile.write([{"machine": "cpu", "model": "b", **row} for row in rows])
-    assert pd.read_csv(tmp_path / "profile.csv")["model"].value_counts().to_dict() == {"a": len(rows), "b": len(rows)}
+    profile.write([{"machine": "cpu", "model": "b", **row, "batch": 1} for row in rows])
+    profile.write([{"machine": "cpu", "model": "b", **row, "batch": 1} for row in rows])
+    table = pd.read_csv(tmp_path / "profile.csv")
+    assert table.groupby(["model", "batch"]).size().to_dict() == dict.fromkeys(
+        (("a", 2), ("b", 1), ("b", 2)), len(rows)
+    )
+    assert set(table["commit"].str.len()) == {40}
 
 
 def test_traffic_counts_batches_that_are_repeated() -> None:

@@ -48,6 +48,8 @@ def book_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "results").mkdir()
     # a run, as `make study` shows it: what was measured apart from it lies in results/ all the same
     write_results(copy / "runs" / "fixture", book=copy / "book", toc=copy / "_toc.yml")
+    taken = ["logs/llava/5/ga_diff/seed0.parquet", "manifests/llava-5-09_closed.json", "logs/qwen/15/idk/seed0.parquet"]
+    (copy / "runs" / "fixture" / "from_reference.json").write_text(json.dumps(dict.fromkeys(taken, "0" * 64)))
     for name in ("cost.csv", "cost.json", "cost_profile.csv", "hours.csv"):
         shutil.copy(REPOSITORY / "results" / name, copy / "results")
     (copy / "book" / "run").symlink_to(Path("..") / "runs" / "fixture")

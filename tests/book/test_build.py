@@ -117,6 +117,27 @@ def test_tables_figures_and_provenance_are_on_the_pages(built: Path) -> None:
         assert 'class="missing-result"' not in page.read_text(encoding="utf-8"), page.name
 
 
+def test_what_a_run_did_not_make_is_marked_wherever_it_is_shown(built: Path) -> None:
+    """Tables of the summary and of notes, pictures, the explorer and the lists of runs."""
+    said = "not rerun but from the committed reference"
+    lines = {
+        page: re.findall(r'<p class="provenance-line">(.*?)</p>', (built / "book" / f"{page}.html").read_text())
+        for page in ("comparison", "which", "shares", "explorer")
+    }
+
+    def marked(page: str, source: str) -> list[bool]:
+        return [f"; {said}: GA_Diff." in line for line in lines[page] if source in line]
+
+    assert any(marked("comparison", "summary.csv")), "those that show it"
+    for page, source in (("which", "/ledger.json"), ("which", "/verdicts.json"), ("comparison", "/tradeoff."),
+                         ("explorer", "/explorer.json")):  # fmt: skip
+        assert marked(page, source) and all(marked(page, source)), source
+    assert not any(marked("shares", "")), "at other shares it was made here"
+    assert any("IdkNLL" in line and said in line for line in lines["shares"])
+    comparison = (built / "book" / "comparison.html").read_text()
+    assert f"llava-5-09_closed ({said})" in comparison and f"qwen-5-09_closed ({said})" not in comparison
+
+
 def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: Path, tmp_path: Path) -> None:
     broken = tmp_path / "repository"
     shutil.copytree(book_copy, broken, symlinks=True, ignore=shutil.ignore_patterns("_build"))
