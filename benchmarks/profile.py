@@ -72,16 +72,17 @@ def _took(call: Callable[[], Any], device: str, repeats: int) -> dict[str, tuple
     """Operation -> calls and seconds of one call, the mean of `repeats`."""
     on_gpu = device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as seen:
-        for _ in range(repeats):
+    found: dict[str, tuple[float, float]] = {}
+    for _ in range(repeats):  # each on its own: events of many passes take much longer to sum than to run
+        with profile(activities=activities) as seen:
             call()
-        if on_gpu:
-            torch.cuda.synchronize()
-    found = {}
-    for event in seen.key_averages():
-        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        if microseconds and (event.key.startswith("aten::") or not on_gpu):
-            found[event.key] = (event.count / repeats, 1e-6 * microseconds / repeats)
+            if on_gpu:
+                torch.cuda.synchronize()
+        for event in seen.key_averages():
+            microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            if microseconds and (event.key.startswith("aten::") or not on_gpu):
+                calls, seconds = found.get(event.key, (0.0, 0.0))
+                found[event.key] = (calls + event.count / repeats, seconds + 1e-6 * microseconds / repeats)
     return found
 
 
