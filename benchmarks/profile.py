@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -44,20 +45,22 @@ def operations(
     """One row per method and operation: calls and seconds of a pass, and how many more they are than unsteered.
 
     Seconds are those of the kernels on a GPU, else of the operations themselves on the processor. The operation `all`
-    is their sum. `layers`: numbers of steered blocks; empty means one and all. Per pass, the mean of `repeats`.
+    is their sum. `layers`: numbers of steered blocks; empty means one and all. Of one pass, the median of `repeats`.
     """
     device = model.device.type
     batch = int(inputs["input_ids"].shape[0])
     rows: list[dict[str, Any]] = []
     for count in layers or (1, len(find_decoder(model).layers)):
         found = rivals.rivals(model, count)
-        plain: dict[str, tuple[float, float]] = {}
+        seen: dict[str, list[Took]] = {name: [] for name in METHODS}
+        for _ in range(repeats):  # in turn, since a processor is faster in one minute than in the next
+            for name in METHODS:
+                with found[name]():
+                    run(model, inputs)
+                    seen[name].append(_took(lambda: run(model, inputs), device))
+        plain = _middle(seen["unsteered"])
         for name in METHODS:
-            with found[name]():
-                run(model, inputs)
-                took = _took(lambda: run(model, inputs), device, repeats)
-            took["all"] = (sum(calls for calls, _ in took.values()), sum(seconds for _, seconds in took.values()))
-            plain = plain or took
+            took = _middle(seen[name])
             for operation in dict.fromkeys((*took, *plain)):
                 (calls, seconds), (before, without) = (side.get(operation, (0.0, 0.0)) for side in (took, plain))
                 if max(seconds, without) >= FEWEST:
@@ -68,22 +71,33 @@ def operations(
     return rows
 
 
-def _took(call: Callable[[], Any], device: str, repeats: int) -> dict[str, tuple[float, float]]:
-    """Operation -> calls and seconds of one call, the mean of `repeats`."""
+Took = Mapping[str, tuple[float, float]]
+"""Operation -> calls and seconds of one pass."""
+
+
+def _took(call: Callable[[], Any], device: str) -> Took:
     on_gpu = device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    found: dict[str, tuple[float, float]] = {}
-    for _ in range(repeats):  # each on its own: events of many passes take much longer to sum than to run
-        with profile(activities=activities) as seen:
-            call()
-            if on_gpu:
-                torch.cuda.synchronize()
-        for event in seen.key_averages():
-            microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            if microseconds and (event.key.startswith("aten::") or not on_gpu):
-                calls, seconds = found.get(event.key, (0.0, 0.0))
-                found[event.key] = (calls + event.count / repeats, seconds + 1e-6 * microseconds / repeats)
+    with profile(activities=activities) as seen:
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+    found = {}
+    for event in seen.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if microseconds and (event.key.startswith("aten::") or not on_gpu):
+            found[event.key] = (float(event.count), 1e-6 * microseconds)
     return found
+
+
+def _middle(passes: Sequence[Took]) -> Took:
+    """Medians over passes, and the sum of all as the operation `all`."""
+    found = {}
+    for operation in dict.fromkeys(name for took in passes for name in took):
+        calls, seconds = zip(*(took.get(operation, (0.0, 0.0)) for took in passes), strict=True)
+        found[operation] = (median(calls), median(seconds))
+    total = tuple(sum(numbers) for numbers in zip(*found.values(), strict=True))
+    return {**found, "all": (total[0], total[1])}
 
 
 def write(rows: list[dict[str, Any]]) -> None:
