@@ -152,7 +152,7 @@ class ResultsProfile(ResultsDirective):
         (plain,) = table[(table["method"] == "unsteered") & (table["operation"] == "all")].to_dict("records")
         shown = {**large.T.to_dict("series"), "everything else": total - large.sum(), "all": total}
         head = [[("operation", 1), *((method, 1) for method in methods)]]
-        digits, counted = 1 + (least < 0.1), "calls" in self.options
+        digits, counted = 1 + (least < 1), "calls" in self.options
         body = [
             [text_cell(name.removeprefix("aten::"))]
             + [
