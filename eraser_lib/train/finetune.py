@@ -32,6 +32,7 @@ from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
 from eraser_lib.families import Loaded, load_model
 from eraser_lib.families.adapters import decoder_maps
+from eraser_lib.stream import ahead
 from eraser_lib.study.checkpoints import fine_tunings, is_whole
 from eraser_lib.study.lock import locked
 from eraser_lib.study.paths import StudyError, write_json
@@ -97,10 +98,16 @@ def finetune(
     begun = _resume(accelerator, state)
     curve = []
     adapted.train()
-    for step, batch in _batches(rows, recipe, share, accelerator.process_index, begun):
-        inputs = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family).encode(
-            [row.prompt for row in batch], [row.answer for row in batch], padding_side="right"
-        )
+    plain = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family)
+
+    def prepare(numbered: tuple[int, list[Question]]) -> tuple[int, dict[str, torch.Tensor]]:
+        step, batch = numbered
+        prompts, answers = [row.prompt for row in batch], [row.answer for row in batch]
+        return step, plain.encode(prompts, answers, padding_side="right")
+
+    # pictures and text of the next batch are prepared while this one is learned
+    batches = _batches(rows, recipe, share, accelerator.process_index, begun)
+    for step, inputs in ahead(prepare, batches, workers=1):
         loss = adapted(**inputs).loss
         accelerator.backward(loss)
         optimiser.step()

@@ -121,9 +121,9 @@ def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
     monkeypatch.setattr(mllmu, "commit", lambda *_: COMMIT)
     monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
     broken = "forget_10"
-    with pytest.raises(SystemExit, match="2 of 8 checkpoints could not be made"):
+    with pytest.raises(SystemExit, match="2 of 12 checkpoints could not be made"):
         module.main()
-    branches = ("vanilla", "retain_only_5", "retain_only_15")
+    branches = ("vanilla", "retain_only_5", "retain_only_5_seed1", "retain_only_5_seed2", "retain_only_15")
     assert made == [f"{model}/{branch}" for model in ("llava", "qwen") for branch in branches]
     assert "retain_only_10: nobody can be told" in capsys.readouterr().err
     broken = ""
