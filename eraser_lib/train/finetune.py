@@ -94,8 +94,7 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
     adapted, optimiser, schedule = accelerator.prepare(adapted, optimiser, schedule)
     state = out.with_name(f"{out.name}.state")
-    begun = _resume(accelerator, state)
-    curve = []
+    begun, curve = _resume(accelerator, state)
     adapted.train()
     for step, batch in _batches(rows, recipe, share, accelerator.process_index, begun):
         inputs = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family).encode(
@@ -110,7 +109,7 @@ def finetune(
             curve.append({"stage": "profiles", "step": step, "loss": round(float(loss.detach()), 5)})
             print(json.dumps({**curve[-1], "steps": steps}), flush=True)
         if (step + 1) % recipe.save_every == 0 and step + 1 < steps:
-            _save(accelerator, state, step + 1)
+            _save(accelerator, state, step + 1, curve)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         merged = accelerator.unwrap_model(adapted).merge_and_unload().eval()
@@ -144,10 +143,11 @@ def _batches(
             step += 1
 
 
-def _resume(accelerator: Any, state: Path) -> int:
+def _resume(accelerator: Any, state: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Steps that are done, and their curve."""
     mark = state / "step.json"
     if not mark.is_file():
-        return 0
+        return 0, []
     saved = json.loads(mark.read_text())
     if saved["processes"] != accelerator.num_processes:
         raise ValueError(
@@ -157,16 +157,17 @@ def _resume(accelerator: Any, state: Path) -> int:
     accelerator.load_state(str(state))
     step = int(saved["step"])
     accelerator.print(f"resumes after step {step}")
-    return step
+    return step, saved.get("curve", [])
 
 
-def _save(accelerator: Any, state: Path, step: int) -> None:
+def _save(accelerator: Any, state: Path, step: int, curve: Sequence[Mapping[str, Any]]) -> None:
     """Write a state beside the old one, then put it in its place."""
     fresh = state.with_name(f"{state.name}.new")
     accelerator.save_state(str(fresh), safe_serialization=False)
     accelerator.wait_for_everyone()  # each process writes its own part
     if accelerator.is_main_process:
-        write_json(fresh / "step.json", {"step": step, "processes": accelerator.num_processes})
+        mark = {"step": step, "processes": accelerator.num_processes, "curve": list(curve)}
+        write_json(fresh / "step.json", mark)
         shutil.rmtree(state, ignore_errors=True)
         fresh.rename(state)
     accelerator.wait_for_everyone()

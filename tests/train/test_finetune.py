@@ -180,6 +180,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     resumed = load_model(finetune(school.fresh(), rows, SHORT, tmp_path / "stopped"))
     first, second = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    written = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("straight", "stopped")]
+    assert written[0] == written[1], "with the curve of the steps before"
 
 
 def test_the_rate_falls_to_the_end_on_several_processes(
