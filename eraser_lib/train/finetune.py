@@ -69,7 +69,8 @@ def finetune(
     appears when it is whole. `data`: where the rows come from, for its manifest `training.json`.
 
     Raises:
-        ValueError: no rows; or the state is that of another number of processes, whose batches were others.
+        ValueError: no rows; or the state is that of another number of processes, whose batches were others; or several
+            processes were started that do not find each other.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -82,6 +83,12 @@ def finetune(
     set_seed(recipe.seed)
     # steps are counted over all processes already; left to itself, the schedule would advance once for each of them
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    started = int(os.environ.get("WORLD_SIZE") or 1)
+    if accelerator.num_processes < started:
+        raise ValueError(
+            f"{started} processes were started, and each would train all of {out} alone: accelerate found no GPU for "
+            "them. Start one, or set ACCELERATE_USE_CPU=true to train on processors"
+        )
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, init_lora_weights="gaussian",
         target_modules=decoder_maps(loaded.model),

@@ -205,6 +205,16 @@ def test_the_rate_falls_to_the_end_on_several_processes(
     assert rates == pytest.approx([1 - (n + 1) / len(rates) for n in range(len(rates))])
 
 
+def test_processes_that_do_not_find_each_other_are_refused(
+    school: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `accelerate launch` finds no GPU: each would write over what the other does."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, and each would train all of .* alone"):
+        finetune(school.fresh(), profiles(data)[:4], SHORT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_rows_is_an_error(school: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to learn"):
         finetune(copy.copy(school.loaded), [], SHORT, tmp_path / "out")
