@@ -184,27 +184,6 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert written[0] == written[1], "with the curve of the steps before"
 
 
-def test_the_rate_falls_to_the_end_on_several_processes(
-    school: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from accelerate.scheduler import AcceleratedScheduler
-    from accelerate.state import PartialState
-
-    rates = []
-    real = AcceleratedScheduler.step
-
-    def step(schedule: Any, *arguments: Any) -> None:
-        # what a second process changes for the schedule; everything else goes on as one
-        with monkeypatch.context() as two:
-            two.setitem(PartialState._shared_state, "num_processes", 2)
-            real(schedule, *arguments)
-        rates.append(schedule.get_last_lr()[0] / SHORT.lr)
-
-    monkeypatch.setattr(AcceleratedScheduler, "step", step)
-    finetune(school.fresh(), profiles(data)[:16], SHORT, tmp_path / "two")
-    assert rates == pytest.approx([1 - (n + 1) / len(rates) for n in range(len(rates))])
-
-
 def test_processes_that_do_not_find_each_other_are_refused(
     school: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
