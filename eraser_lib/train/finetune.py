@@ -70,7 +70,8 @@ def finetune(
     appears when it is whole. `data`: where the rows come from, for its manifest `training.json`.
 
     Raises:
-        ValueError: no rows; or the state is that of another number of processes, whose batches were others.
+        ValueError: no rows; or the state is that of another number of processes, whose batches were others; or several
+            processes were started that do not find each other.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -83,6 +84,12 @@ def finetune(
     set_seed(recipe.seed)
     # steps are counted over all processes already; left to itself, the schedule would advance once for each of them
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    started = int(os.environ.get("WORLD_SIZE") or 1)
+    if accelerator.num_processes < started:
+        raise ValueError(
+            f"{started} processes were started, and each would train all of {out} alone: accelerate found no GPU for "
+            "them. Start one, or set ACCELERATE_USE_CPU=true to train on processors"
+        )
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, init_lora_weights="gaussian",
         target_modules=decoder_maps(loaded.model),
@@ -95,8 +102,7 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
     adapted, optimiser, schedule = accelerator.prepare(adapted, optimiser, schedule)
     state = out.with_name(f"{out.name}.state")
-    begun = _resume(accelerator, state)
-    curve = []
+    begun, curve = _resume(accelerator, state)
     adapted.train()
     plain = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family)
 
@@ -117,7 +123,7 @@ def finetune(
             curve.append({"stage": "profiles", "step": step, "loss": round(float(loss.detach()), 5)})
             print(json.dumps({**curve[-1], "steps": steps}), flush=True)
         if (step + 1) % recipe.save_every == 0 and step + 1 < steps:
-            _save(accelerator, state, step + 1)
+            _save(accelerator, state, step + 1, curve)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         merged = accelerator.unwrap_model(adapted).merge_and_unload().eval()
@@ -151,10 +157,11 @@ def _batches(
             step += 1
 
 
-def _resume(accelerator: Any, state: Path) -> int:
+def _resume(accelerator: Any, state: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Steps that are done, and their curve."""
     mark = state / "step.json"
     if not mark.is_file():
-        return 0
+        return 0, []
     saved = json.loads(mark.read_text())
     if saved["processes"] != accelerator.num_processes:
         raise ValueError(
@@ -164,16 +171,17 @@ def _resume(accelerator: Any, state: Path) -> int:
     accelerator.load_state(str(state))
     step = int(saved["step"])
     accelerator.print(f"resumes after step {step}")
-    return step
+    return step, saved.get("curve", [])
 
 
-def _save(accelerator: Any, state: Path, step: int) -> None:
+def _save(accelerator: Any, state: Path, step: int, curve: Sequence[Mapping[str, Any]]) -> None:
     """Write a state beside the old one, then put it in its place."""
     fresh = state.with_name(f"{state.name}.new")
     accelerator.save_state(str(fresh), safe_serialization=False)
     accelerator.wait_for_everyone()  # each process writes its own part
     if accelerator.is_main_process:
-        write_json(fresh / "step.json", {"step": step, "processes": accelerator.num_processes})
+        mark = {"step": step, "processes": accelerator.num_processes, "curve": list(curve)}
+        write_json(fresh / "step.json", mark)
         shutil.rmtree(state, ignore_errors=True)
         fresh.rename(state)
     accelerator.wait_for_everyone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +31,9 @@ from eraser_lib import (
 from eraser_lib.stream import moment_bytes, sweeps
 from tests.core.conftest import FAMILIES, WIDTH, make_model
 
-JOINED = (HookSite(1), HookSite(2))
+HERE = Path(__file__).parents[2]
+MIDDLE = HookSite(2)
+JOINED = (HookSite(1), MIDDLE)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -141,15 +145,38 @@ def test_a_sweep_goes_no_deeper_than_it_must(model: Any) -> None:
     assert ran == [0, 1, 0, 1, 2, 3]
 
 
-def test_shards_of_several_processes_are_merged(model: Any, tmp_path: Path) -> None:
+def stream_shard(first: int, last: int, folder: str) -> None:
+    """What one of several processes does: the moments of its batches, in a file for each family."""
+    part = list(inputs(last))[first:]
+    for family in FAMILIES:
+        model = make_model(family, torch.float64)
+        found = stream_moments(model, lambda: part, [MIDDLE], dtype=torch.float64)
+        found[MIDDLE].save(Path(folder) / f"{family}-{first}")
+
+
+def test_shards_of_several_processes_are_merged(tmp_path: Path) -> None:
+    """Each in a process of its own, at the same time; together they are the moments of one batch of all prompts."""
+    shards = ((0, 2), (2, 6))
+    program = "from tests.core.test_stream import stream_shard as shard; shard({}, {}, {!r})"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program.format(*shard, str(tmp_path))],
+            cwd=HERE, stderr=subprocess.PIPE, text=True,
+        )
+        for shard in shards
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
     batches = list(inputs(6))
-    site = HookSite(2)
-    for number, part in enumerate((batches[:2], batches[2:])):
-        stream_moments(model, lambda part=part: part, [site], dtype=torch.float64)[site].save(tmp_path / f"{number}")
-    merged = Moments.load(tmp_path / "0").merge(Moments.load(tmp_path / "1"))
-    whole = stream_moments(model, lambda: batches, [site], dtype=torch.float64)[site]
-    assert merged.count == whole.count == 12
-    torch.testing.assert_close(merged.second, whole.second, rtol=1e-12, atol=0)
+    batch = {name: torch.cat([part[name] for part in batches]) for name in batches[0]}
+    for family in FAMILIES:
+        first, second = (Moments.load(tmp_path / f"{family}-{first}") for first, _ in shards)
+        assert (first.count, second.count) == (4, 8) and first.second.dtype == torch.float64
+        merged = first.merge(second)
+        whole = Moments.of(run_capture(make_model(family, torch.float64), batch, [MIDDLE])[MIDDLE])
+        assert merged.count == whole.count == 12
+        for one, other in ((merged.sum, whole.sum), (merged.second, whole.second)):
+            assert float((one - other).norm() / other.norm()) < 1e-12
 
 
 def test_an_eraser_is_fitted_without_keeping_an_activation(model: Any) -> None:

@@ -185,27 +185,18 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     resumed = load_model(finetune(school.fresh(), rows, SHORT, tmp_path / "stopped"))
     first, second = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    written = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("straight", "stopped")]
+    assert written[0] == written[1], "with the curve of the steps before"
 
 
-def test_the_rate_falls_to_the_end_on_several_processes(
+def test_processes_that_do_not_find_each_other_are_refused(
     school: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accelerate.scheduler import AcceleratedScheduler
-    from accelerate.state import PartialState
-
-    rates = []
-    real = AcceleratedScheduler.step
-
-    def step(schedule: Any, *arguments: Any) -> None:
-        # what a second process changes for the schedule; everything else goes on as one
-        with monkeypatch.context() as two:
-            two.setitem(PartialState._shared_state, "num_processes", 2)
-            real(schedule, *arguments)
-        rates.append(schedule.get_last_lr()[0] / SHORT.lr)
-
-    monkeypatch.setattr(AcceleratedScheduler, "step", step)
-    finetune(school.fresh(), profiles(data)[:16], SHORT, tmp_path / "two")
-    assert rates == pytest.approx([1 - (n + 1) / len(rates) for n in range(len(rates))])
+    """As where `accelerate launch` finds no GPU: each would write over what the other does."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, and each would train all of .* alone"):
+        finetune(school.fresh(), profiles(data)[:4], SHORT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_rows_is_an_error(school: Any, tmp_path: Path) -> None:
