@@ -23,6 +23,7 @@ from eraser_lib.bench.documented import ASKED, CELEBRITIES, FITTED, STRANGERS
 from eraser_lib.bench.mllmu import FULL
 from eraser_lib.bench.protocols import PROTOCOLS, ZERO_SHOT, Protocol
 from eraser_lib.bench.reader import COLUMNS, PROFILE, TASKS, plain_cell
+from eraser_lib.bench.schema import read_table
 from eraser_lib.bench.world import SHARES
 
 TEST = "Test_Set"
@@ -71,8 +72,9 @@ def write_benchmark(
     fitted[PROFILE] = _profiles(source, list(full["ID"]), revision)
     parts = {TEST: test, CELEBRITIES: celebrities, ASKED: asked, FITTED: fitted}
     parts |= {f"forget_{share}": asked[asked["ID"].isin(ids)] for share, ids in forget.items()}
-    if (Path(source) / f"{STRANGERS}.parquet").is_file():
-        parts[STRANGERS] = pd.read_parquet(Path(source) / f"{STRANGERS}.parquet")
+    if (strangers := Path(source) / f"{STRANGERS}.parquet").is_file():
+        parts[STRANGERS] = read_table(strangers)
+        mllmu.check(parts[STRANGERS], STRANGERS)
     names = {row["ID"]: name_in(row) for frame in (full, celebrities) for row in frame.to_dict("records")}
     parts = {name: frame.drop(columns=BIOGRAPHY, errors="ignore") for name, frame in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)

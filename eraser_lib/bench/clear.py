@@ -1,11 +1,15 @@
 """CLEAR (arXiv 2410.18057): 200 fictitious authors with pictures and questions, read into the same records.
 
+    python -m eraser_lib.bench.clear CLEAR/forget05 --to forget     as a folder for `eraser fit --forget`
+    python -m eraser_lib.bench.clear CLEAR/retain95 --to retain     and for `--retain`
+
 Its rows are of three kinds, told by their columns: a question with `options` (real faces, the real world), a picture
 with a `caption` and a `name`, and a `question` with an `answer` in words. No column is in all of its parts.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import random
 from collections.abc import Iterable, Mapping
@@ -13,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pandera.pandas as pa
 from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
-from eraser_lib.bench.schema import cells, is_picture, validate
+from eraser_lib.bench.schema import cells, is_picture, read_table, validate
+from eraser_lib.bench.written import check_free, write_questions
 
 HUB = "therem/CLEAR"
 DESCRIBE = "Who is in this picture, and what can be seen?"
@@ -42,16 +46,13 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
     (`perturbed_captions`, `perturbed_answer`) and paraphrases go into the truth ratio.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a folder without shards; says what to fetch, or what the folder has.
         SchemaError: a cell that is not what its column should hold, or a row of none of the three kinds; names them.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no file {path}. Where there is a network: hf download {HUB} --repo-type dataset --local-dir CLEAR"
-        )
+    _check_there(path)
     rng = random.Random(f"clear-{seed}")
     found: list[Question] = []
-    frame = pd.read_parquet(path)
+    frame = read_table(path)
     validate(frame, SCHEMA, f"{path.name} is not CLEAR as it was published")
     for number, row in enumerate(frame.to_dict("records")):
         made = list(_row({str(key): value for key, value in row.items()}, rng))
@@ -64,6 +65,20 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
             Question(id=f"{path.stem}/{number}/{kind}", subset=subset, role=role, **fields) for kind, fields in made
         ]
     return found
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no file or folder {path}. Where there is a network:\n"
+            f"    hf download {HUB} --repo-type dataset --local-dir CLEAR\n"
+            "It fetches all parts with their pictures, each a folder of parquet files: CLEAR/forget01, forget05 and "
+            "forget10, CLEAR/retain99, retain95 and retain90, CLEAR/real_faces, CLEAR/real_world and others. Then copy "
+            "CLEAR here and pass the path of a part."
+        )
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        found = ", ".join(sorted(one.name for one in path.iterdir() if not one.name.startswith("."))) or "nothing"
+        raise FileNotFoundError(f"{path} holds no parquet files; pass the path of a part. It holds {found}")
 
 
 def _is_texts(cell: Any, most: int | None = None) -> bool:
@@ -152,3 +167,30 @@ def _empty(cell: Any) -> bool:
     if cell is None or (isinstance(cell, float) and cell != cell):
         return True
     return hasattr(cell, "__len__") and len(cell) == 0
+
+
+def main() -> None:
+    """Parse the command line, write a part, and say what was written and who takes it."""
+    parser = argparse.ArgumentParser(description="A part of CLEAR as a folder for `eraser fit` and `eraser verify`.")
+    parser.add_argument("part", type=Path, help="a parquet file or a folder of shards, such as CLEAR/forget05")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new or an empty folder")
+    parser.add_argument("--subset", choices=("forget", "retain"), help="whom it is about; by default, as it is called")
+    parser.add_argument("--seed", type=int, default=0, help="shuffles the options of a question that has some")
+    options = parser.parse_args()
+    # a shard is called train-..., and its folder as the part
+    called = (options.part.name, options.part.absolute().parent.name if options.part.is_file() else "")
+    about_forgotten = any(name.startswith("forget") for name in called)
+    subset: Subset = options.subset or ("forget" if about_forgotten else "retain")
+    check_free(options.to)  # told before the pictures are read, which takes long
+    done = write_questions(read_clear(options.part, subset, seed=options.seed), options.to)
+    print(
+        f"{options.to}: {done.questions} questions about {done.people} people with names, {done.pictures} pictures\n"
+        f"for eraser fit and eraser verify: --{subset} {done.path}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:  # no such part, one of another form, a folder that is in use
+        raise SystemExit(f"Error: {error}") from None

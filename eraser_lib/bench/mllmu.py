@@ -13,9 +13,9 @@ import pandas as pd
 import pandera.pandas as pa
 
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
-from eraser_lib.bench.reader import TASKS, SchemaError, plain_cell, questions_of, read_profiles
+from eraser_lib.bench.reader import PROFILE, TASKS, SchemaError, plain_cell, questions_of, read_profiles
 from eraser_lib.bench.records import Question, Role, Subset
-from eraser_lib.bench.schema import cells, is_picture, some, validate
+from eraser_lib.bench.schema import cells, is_picture, read_table, some, validate
 
 HUB = "MLLMMU/MLLMU-Bench"
 FILES = (
@@ -160,7 +160,7 @@ def part(source: str | Path, name: str, *, revision: str | None = None) -> pd.Da
         SchemaError: the file has another form, or more than `MOST_FAULTY` of its questions cannot be asked.
     """
     path = locate(source, name, revision=revision)
-    frame = pd.read_parquet(path)
+    frame = read_table(path)
     check(frame, name)
     frame["ID"] = frame["ID"].astype(str).str.strip()
     left_out: list[str] = []
@@ -241,19 +241,28 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
 
 
 def people(source: str | Path, name: str, *, revision: str | None = None) -> set[str]:
-    """Identifiers of the people of a part; no picture is read. Errors: see `locate`."""
+    """Identifiers of the people of a part; no picture is read.
+
+    Raises:
+        FileNotFoundError, ValueError: see `locate`.
+        SchemaError: the file has no `ID`, or an empty one, or one twice.
+    """
     path = locate(source, name, revision=revision)
-    return set(pd.read_parquet(path, columns=["ID"])["ID"].astype(str).str.strip())
+    frame = read_table(path, ["ID"])
+    validate(frame, pa.DataFrameSchema({"ID": _IDENTIFIERS}), f"{path} does not say who its people are")
+    return set(frame["ID"].astype(str).str.strip())
 
 
 def profiles(source: str | Path, *, revision: str | None = None) -> list[Question]:
     """The training questions: what everybody's profile says, asked on their picture.
 
-    They are those of `ft_Data`; a folder without it may have them in `Full_Set`, as the tiny world does.
+    They are those of `ft_Data`; a folder without it may have them in `Full_Set`, as the tiny world does. Entries
+    without a question or an answer are passed over, see `eraser_lib.bench.reader.read_profiles`.
 
     Raises:
         FileNotFoundError: neither is there; see `locate`.
-        SchemaError: the file has another form.
+        SchemaError: a profile that is no list of objects, a picture that cannot be decoded, or an `ID` that is empty
+            where there is that column; names file, rows and columns.
     """
     try:
         path = locate(source, TRAINING, revision=revision)
@@ -262,6 +271,8 @@ def profiles(source: str | Path, *, revision: str | None = None) -> list[Questio
             path = locate(source, FULL, revision=revision)
         except FileNotFoundError:
             raise error from None
+    frame = read_table(path)
+    validate(frame, training_schema(_pictures(frame)), f"{path} has no profiles as {TRAINING} has them on the hub")
     return read_profiles(path)
 
 
@@ -277,17 +288,23 @@ def check(frame: pd.DataFrame, name: str) -> None:
     Raises:
         SchemaError: what is wrong, in which rows, at most five of them.
     """
-    pictures = "images" if "images" in frame.columns else "image"
-    validate(frame, schema(pictures), f"{name} is not MLLMU-Bench as it was published")
+    validate(frame, schema(_pictures(frame)), f"{name} is not MLLMU-Bench as it was published")
+
+
+def _pictures(frame: pd.DataFrame) -> str:
+    """The column of a part's pictures: `image`, or `images` in the test set."""
+    return "images" if "images" in frame.columns else "image"
+
+
+_IDENTIFIERS = pa.Column(None, unique=True)
 
 
 def schema(pictures: str) -> pa.DataFrameSchema:
-    """The schema of a part whose pictures are in column `pictures` (`image`, or `images` in the test set)."""
-    shown = is_picture if pictures == "image" else lambda cell: len(cell) > 0 and all(map(is_picture, cell))
+    """The schema of a part with tasks; `pictures` is the column of its pictures: `image`, in the test set `images`."""
     return pa.DataFrameSchema(
         {
-            "ID": pa.Column(None, pa.Check(lambda ids: ids.notna(), error="is empty"), unique=True),
-            pictures: cells("is no picture with bytes that can be decoded", shown),
+            "ID": _IDENTIFIERS,
+            pictures: _shown(pictures),
             "Classification_Task": cells(
                 "holds no lists of questions", lambda c: _is_lists(plain_cell(c)), nullable=True
             ),
@@ -297,6 +314,36 @@ def schema(pictures: str) -> pa.DataFrameSchema:
             },
         },
         strict=False,
+    )
+
+
+def training_schema(pictures: str) -> pa.DataFrameSchema:
+    """The schema of the training part, whose profiles are lists of objects, be it as JSON text.
+
+    `ID` may be absent, and people may have several rows. The objects may have any keys; a question and an answer, where
+    both are given, are texts.
+    """
+    wanted = '{"Question": "Who is this?", "Answer": "Ada Cole."}'
+    return pa.DataFrameSchema(
+        {
+            "ID": pa.Column(None, required=False),
+            pictures: _shown(pictures),
+            PROFILE: cells(f"is no list of objects such as {wanted}", lambda cell: _is_profile(plain_cell(cell))),
+        },
+        strict=False,
+    )
+
+
+def _shown(pictures: str) -> pa.Column:
+    shown = is_picture if pictures == "image" else lambda cell: len(cell) > 0 and all(map(is_picture, cell))
+    return cells("is no picture with bytes that can be decoded", shown)
+
+
+def _is_profile(cell: Any) -> bool:
+    return _is_list(cell) and all(
+        isinstance(entry["Question"], str) and isinstance(entry["Answer"], str)
+        for entry in cell
+        if entry.get("Question") and entry.get("Answer")
     )
 
 

@@ -1,16 +1,43 @@
-"""Checks of tables cell by cell, whose errors name columns and rows: what the readers of published benchmarks share."""
+"""Tables of published benchmarks: read, and checked cell by cell, with errors that name file, columns and rows."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow
+import pyarrow.parquet
 from PIL import Image
 
 from eraser_lib.bench.reader import SchemaError
+
+SAID = {
+    "not_nullable": "is empty", "field_uniqueness": "is there more than once", "column_in_dataframe": "is missing",
+}  # fmt: skip
+"""What is said where checks that pandera brings along find something."""
+
+
+def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """A parquet file, or a folder of shards, as a table; of `columns` those that are there, and nothing else is read.
+
+    Raises:
+        SchemaError: it cannot be read as parquet.
+    """
+    try:
+        if columns is None:
+            return pd.read_parquet(path)
+        there = pyarrow.parquet.ParquetDataset(path).schema.names
+        return pd.read_parquet(path, columns=[name for name in columns if name in there])
+    except (pyarrow.ArrowException, OSError) as error:  # of a file cut short it is an OSError that names no file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SchemaError(
+            f"{path} cannot be read as parquet ({reason}); where it was fetched in part, or is a pointer of git LFS, "
+            "fetch it again"
+        ) from error
 
 
 def cells(what: str, holds: Callable[[Any], object], **options: Any) -> pa.Column:
@@ -29,17 +56,20 @@ def cells(what: str, holds: Callable[[Any], object], **options: Any) -> pa.Colum
 
 
 def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, what: str) -> None:
-    """Check a table. `SchemaError` that begins with `what` and names columns and rows, at most five of them."""
+    """Check a table. `SchemaError` that begins with `what` and names columns and rows, at most five of them.
+
+    Rows are counted from 0 on, whatever index the file was written with.
+    """
     try:
-        schema.validate(frame, lazy=True)
+        schema.validate(frame.reset_index(drop=True), lazy=True)
     except pa.errors.SchemaErrors as errors:
         where = [
             f"column {case['column'] or case['failure_case']}"
             + ("" if pd.isna(case["index"]) else f", row {case['index']}")
-            + f": {case['check']}"
+            + f": {SAID.get(case['check'], case['check'])}"
             for case in errors.failure_cases.to_dict("records")
         ]
-        raise SchemaError(f"{what}: {some(where)}") from errors
+        raise SchemaError(f"{what}: {some(where)}. Mend the file, or fetch it again") from errors
 
 
 def some(texts: Sequence[str], count: int = 5) -> str:
@@ -48,6 +78,10 @@ def some(texts: Sequence[str], count: int = 5) -> str:
 
 
 def is_picture(cell: Mapping[str, Any]) -> bool:
-    """Whether a cell holds a picture with bytes; may raise what `cells` takes for no."""
-    Image.open(io.BytesIO(cell["bytes"])).verify()
+    """Whether a cell holds a picture with bytes, which are decoded; may raise what `cells` takes for no."""
+    encoded = io.BytesIO(cell["bytes"])
+    try:
+        Image.open(encoded).load()
+    except Exception:  # of many kinds, by format and fault: of a file cut short, say, that verify() passes
+        return False
     return True

@@ -14,7 +14,7 @@ from eraser_lib.bench.benchmark import name_in, write_benchmark
 from eraser_lib.bench.documented import Documented, open_benchmark
 from eraser_lib.bench.people import Person
 from eraser_lib.bench.protocols import ONE_SHOT
-from eraser_lib.bench.reader import plain_cell
+from eraser_lib.bench.reader import SchemaError, plain_cell
 from eraser_lib.bench.world import World, make_world, person_questions
 from tests.bench.test_mllmu import COMMIT, published, serve
 from tests.bench.test_reader import _as_json, _picture, _row
@@ -180,6 +180,10 @@ def test_what_cannot_serve_a_study_is_refused_in_words(source: Path, tmp_path: P
         write_benchmark(source, tmp_path / "world", protocol=ONE_SHOT)
     pd.DataFrame([_of("99", "Who?")]).to_parquet(source / "forget_15.parquet", index=False)
     with pytest.raises(ValueError, match="forget_15 names 99, who are not in Full_Set"):
+        write_benchmark(source, tmp_path / "world")
+    pd.DataFrame([_of("s1", "Who?") | {"Mask_Task": "[{"}]).to_parquet(source / "Stranger_Set.parquet", index=False)
+    pd.DataFrame([_of(person, "Who?") for person in FORGET[15]]).to_parquet(source / "forget_15.parquet", index=False)
+    with pytest.raises(SchemaError, match=r"Stranger_Set is not .*: column Mask_Task, row 0: is no list of questions"):
         write_benchmark(source, tmp_path / "world")
     with pytest.raises(FileNotFoundError, match="notebook 01_benchmark"):
         open_benchmark(tmp_path / "nowhere")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +116,8 @@ def test_a_folder_says_the_commit_that_it_was_fetched_at(tmp_path: Path) -> None
         ({"Mask_Task": "[{"}, "column Mask_Task, row 1: is no list of questions"),
         ({"Generation_Task": json.dumps({"Question": "q"})}, "column Generation_Task, row 1: is no list"),
         ({"Classification_Task": "[]"}, "column Classification_Task, row 1: holds no lists of questions"),
-        ({"ID": "17"}, "column ID, row [01]: field_uniqueness"),
+        ({"ID": "17"}, "column ID, row [01]: is there more than once"),
+        ({"ID": None}, "column ID, row 1: is empty"),
     ],
 )  # fmt: skip
 def test_the_schema_names_row_and_column(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -195,10 +198,97 @@ def test_profiles_are_those_of_the_training_part(tmp_path: Path) -> None:
     assert (row.prompt.text, row.answer, row.person) == ("Who?", "Ada.", "7")
     assert mllmu.key("007") == mllmu.key("7") == mllmu.key(7) != mllmu.key("c7")
     pd.DataFrame([{"image": full["image"], "ID": "1"}]).to_parquet(tmp_path / "ft_Data.parquet")
-    with pytest.raises(SchemaError, match="missing column metadata"):
+    with pytest.raises(SchemaError, match=r"ft_Data.parquet has no profiles .*: column metadata: is missing"):
         mllmu.profiles(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"neither ft_Data.parquet nor ft_Data"):
         mllmu.profiles(tmp_path.parent)
+
+
+def training(folder: Path, *changes: dict[str, Any]) -> Path:
+    """Write `ft_Data`, a row for each of the changes, the first one good."""
+    cell = json.dumps([{"Question": "Who?", "Answer": "Ada."}])
+    rows = [{"image": _row()["image"], "metadata": cell, **changed} for changed in ({}, *changes)]
+    pd.DataFrame(rows).to_parquet(folder / "ft_Data.parquet", index=False)
+    return folder / "ft_Data.parquet"
+
+
+def photograph() -> bytes:
+    """A JPEG; of one that was cut short the beginning is whole, and reads as such."""
+    out = io.BytesIO()
+    Image.effect_noise((32, 32), 50).save(out, "JPEG")
+    return out.getvalue()
+
+
+NO_LIST = "column metadata, row 1: is no list of objects such as {"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": None}, "column metadata, row 1: is empty"),
+        *(({"metadata": text}, NO_LIST) for text in ("null", "[1]", '["x"]', "{}", '{"a": "b"}', "3", '"x"', "[{")),
+        *(({"metadata": json.dumps([{"Question": q, "Answer": a}])}, NO_LIST) for q, a in ((1, "a"), ("q", ["a"]))),
+        ({"image": None}, "column image, row 1: is empty"),
+        ({"image": {"bytes": b"no picture"}}, "column image, row 1: is no picture with bytes that can be decoded"),
+        ({"image": {"bytes": photograph()[:-400]}}, "column image, row 1: is no picture with bytes that can be"),
+    ],
+)  # fmt: skip
+def test_the_training_part_is_checked_as_the_others_are(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Nobody's profile is passed over because of its form, and the error says what to do."""
+    path = training(tmp_path, changes)
+    wanted = re.escape(f"{path} has no profiles as ft_Data has them on the hub: {message}")
+    with pytest.raises(SchemaError, match=rf"{wanted}.*\. Mend the file, or fetch it again"):
+        mllmu.profiles(tmp_path)
+
+
+@pytest.mark.parametrize("cell", [[1], ["x"], [None, {"Question": "q"}], {"Question": "q", "Answer": "a"}])
+def test_so_are_profiles_in_columns_of_lists(tmp_path: Path, cell: Any) -> None:
+    pd.DataFrame([{"image": _row()["image"], "metadata": cell}]).to_parquet(tmp_path / "ft_Data.parquet")
+    with pytest.raises(SchemaError, match=NO_LIST.replace("1", "0")):
+        mllmu.profiles(tmp_path)
+
+
+def test_an_identifier_may_be_absent_and_never_empty(tmp_path: Path) -> None:
+    training(tmp_path)
+    assert [row.person for row in mllmu.profiles(tmp_path)] == [None]
+    training(tmp_path, {"ID": "7"})
+    with pytest.raises(SchemaError, match="column ID, row 0: is empty"):
+        mllmu.profiles(tmp_path)
+
+
+def test_entries_with_other_keys_are_passed_over_in_lists_too(tmp_path: Path) -> None:
+    entries = [{"Question": "Who?", "Answer": "Ada."}, {"Extra": "x"}, {"Question": "Where?", "Answer": ""}]
+    row = {"ID": 7, "image": _row()["image"], "metadata": entries}
+    pd.DataFrame([row, {**row, "metadata": entries[1:]}]).to_parquet(tmp_path / "ft_Data.parquet")
+    (found,) = mllmu.profiles(tmp_path)
+    assert (found.prompt.text, found.answer, found.person) == ("Who?", "Ada.", "7")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "17"}], "column ID: is missing"),
+        ([{"ID": "17"}, {"ID": None}], "column ID, row 1: is empty"),
+        ([{"ID": "17"}, {"ID": "17"}], "column ID, row [01]: is there more than once"),
+    ],
+)
+def test_a_part_that_does_not_say_who_its_people_are_is_named(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    # an index that is not that of the rows, as a table has it from which rows were taken
+    path = tmp_path / "forget_5.parquet"
+    pd.DataFrame(rows, index=range(40, 40 + len(rows))).to_parquet(path)
+    with pytest.raises(SchemaError, match=rf"{re.escape(str(path))} does not say who its people are: {message}"):
+        mllmu.people(tmp_path, "forget_5")
+
+
+@pytest.mark.parametrize("read", [lambda at: mllmu.people(at, "ft_Data"), mllmu.profiles])
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    path = training(tmp_path)
+    for content in (b"version https://git-lfs.github.com/spec/v1\n", path.read_bytes()[:-40] + b"PAR1"):
+        path.write_bytes(content)
+        with pytest.raises(SchemaError, match=rf"{re.escape(str(path))} cannot be read as parquet \(.*fetch it again"):
+            read(tmp_path)
 
 
 def test_zero_shot_prompts_are_the_authors(tmp_path: Path) -> None:

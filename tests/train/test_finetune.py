@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_the_command_says_what_is_missing_without_a_traceback(tmp_path: Path) ->
     done = subprocess.run(command, cwd=root(), capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("Error: ") and "holds neither ft_Data.parquet" in done.stderr
+
+
+@pytest.mark.parametrize("without", ["", "forget_10"])
+def test_the_command_says_which_cells_of_the_data_are_wrong(
+    data: Path, tmp_path: Path, without: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everybody = pd.read_parquet(data / "Full_Set.parquet")
+    everybody.at[3, "metadata"] = "[1]"
+    everybody.to_parquet(tmp_path / "ft_Data.parquet")
+    pd.read_parquet(data / "forget_10.parquet").to_parquet(tmp_path / "forget_10.parquet")
+    command = ["finetune", "--model", "m", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*command, *(["--without", without] if without else [])])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(module.__file__), run_name="__main__")
+    said = f"{ended.value.code}{capsys.readouterr().err}"
+    assert said.startswith("Error: ") and "column metadata, row 3: is no list of objects" in said
 
 
 def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
