@@ -72,6 +72,41 @@ def test_the_pod_makes_the_models_and_runs_the_study_of_a_preset(name: str, tmp_
     assert megabytes(asked["memory"]) >= largest + megabytes(shared["sizeLimit"])
 
 
+def within(part: Any, whole: Any) -> bool:
+    """Whether all that stands in one tree of YAML stands in another, numbers and texts of them alike."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and within(part[key], whole[key]) for key in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) == len(whole) and all(map(within, part, whole))
+    return str(part) == str(whole)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_knows_every_field_of_the_pod(tmp_path: Path) -> None:
+    """Without a cluster it reads the file into its own types and writes those: a field that it does not know is lost on
+    the way. Which texts a field may hold (`restartPolicy: OnFailure`) only a cluster would say."""
+    path = tmp_path / "job.yaml"
+
+    def read(text: str) -> subprocess.CompletedProcess[str]:
+        path.write_text(text)
+        command = ["kubectl", "set", "image", "--local", "-f", str(path), "study=another", "-o", "yaml"]
+        around = {**os.environ, "KUBECONFIG": os.devnull}
+        return subprocess.run(command, env=around, capture_output=True, text=True, timeout=60, check=False)
+
+    def known(text: str) -> bool:
+        done = read(text)
+        assert done.returncode == 0, done.stderr
+        wanted = yaml.safe_load(text.replace("image: python:3.11", "image: another"))
+        return within(wanted, yaml.safe_load(done.stdout))
+
+    text = FILE.read_text()
+    assert known(text)
+    for right, wrong in (("restartPolicy:", "restartPolcy:"), ("workingDir:", "workDir:"), ("sizeLimit:", "size:")):
+        assert not known(text.replace(right, wrong))
+    for right, wrong in (("112Gi", "112Gx"), ("backoffLimit: 4", "backoffLimit: many"), ("batch/v1", "batch/v2")):
+        assert "unable to decode" in read(text.replace(right, wrong)).stderr
+
+
 def test_the_pod_works_in_the_clone_on_its_volume() -> None:
     (container,) = pod()["containers"]
     places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
