@@ -59,18 +59,11 @@ def pushed_at(
     blocks: Iterable[Sequence[int]],
     strengths: Sequence[float] = STRENGTHS,
 ) -> pd.DataFrame:
-    """The direction of the study, added to every prompt at each of the stretches `blocks`.
-
-    Columns: `first, last, strength, n` and, over all tasks, `refused, recalled, answer_prob, gibberish` of
-    `ablate_push.pushed`.
-    """
+    """The direction of the study, added to every prompt at each of the stretches `blocks`: one row per answer, as of
+    `ablate_push.pushed`, with columns `first, last`."""
     found = []
     for layers in blocks:
         own = replace(push, layers=tuple(layers))
         table = pushed(study, questions, directions, own, names=(push.direction,), strengths=strengths)
         found.append(table.assign(first=layers[0], last=layers[-1]))
-    table = pd.concat(found, ignore_index=True)
-    shares = ["refused", "recalled", "answer_prob", "gibberish"]
-    table[shares] = table[shares].mul(table["n"], axis=0)
-    sums = table.groupby(["first", "last", "strength"], sort=False)[["n", *shares]].sum()
-    return sums.assign(**{name: sums[name] / sums["n"] for name in shares}).reset_index()
+    return pd.concat(found, ignore_index=True)

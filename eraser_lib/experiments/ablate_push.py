@@ -20,7 +20,7 @@ from eraser_lib.evaluate.separation import auc
 from eraser_lib.experiments.activations import of_questions, read_activations
 from eraser_lib.experiments.gates import fit_gate, gate_values
 from eraser_lib.experiments.methods import Push, constant, published
-from eraser_lib.experiments.selection import contains_fact
+from eraser_lib.experiments.outcomes import outcomes, over_people
 from eraser_lib.experiments.sets import person_rows
 from eraser_lib.experiments.study import Study
 from eraser_lib.gate import Gate
@@ -47,11 +47,8 @@ def pushed(
     study: Study, questions: Sequence[Question], directions: Mapping[str, Direction], push: Push,
     *, names: Iterable[str] = DIRECTIONS, strengths: Iterable[float] = STRENGTHS,
 ) -> pd.DataFrame:  # fmt: skip
-    """Every direction at every strength, at the blocks of `push`, one row per task.
-
-    Columns: `direction, strength, task, n`; `refused`: share of whole, fluent refusals without the fact; `recalled`:
-    share of answers with the fact (letters never count); `answer_prob`; `gibberish`.
-    """
+    """Every direction at every strength, at the blocks of `push`: one row per answer, see `outcomes.outcomes`, with
+    columns `direction, strength`."""
     rows = []
     options = study.fluency()
     for name in names:
@@ -59,33 +56,29 @@ def pushed(
             # generated tokens are pushed by prompt directions only: a direction for answers exists for one of them
             eraser = constant(Push(name, push.layers, strength, "prompt"), dict(directions))
             log = study.quick(list(questions), study.vanilla, context=study.attach(eraser), **options)
-            fact = contains_fact(log, questions)
-            log["refused"] = log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~fact
-            log["recalled"] = fact
-            for task, own in log.groupby("task", sort=False):
-                measured = own[["refused", "recalled", "answer_prob", "gibberish"]].astype(float).mean().to_dict()
-                rows.append({"direction": name, "strength": strength, "task": task, "n": len(own), **measured})
-    return pd.DataFrame(rows)
+            rows.append(outcomes(log, questions, direction=name, strength=strength))
+    return pd.concat(rows, ignore_index=True)
 
 
 def one_or_many(table: pd.DataFrame, strength: float) -> pd.DataFrame:
     """One strength for all tasks against the best one of each, seen on the very prompts: a bound on what more can gain.
 
-    `table`: of `pushed`, one direction; `strength`: that of the study, the nearest one tried is taken. The measure is
-    that of the selection: share refused minus answer probability.
+    `table`: shares of `pushed` by strength and task, one direction; `strength`: that of the study, the nearest one
+    tried is taken. The measure is that of the selection: share refused minus answer probability.
 
-    Columns: `task, strength, measure, best_strength, best_measure`.
+    Columns: `task, strength, measure, best_strength, best_measure`, and the intervals of the measures where the table
+    has them.
     """
     table = table.assign(measure=table["refused"] - table["answer_prob"])
+    ends = [name for name in ("measure_low", "measure_high") if name in table]
     taken = min(table["strength"].unique(), key=lambda tried: abs(tried - strength))
     rows = []
     for task, own in table.groupby("task", sort=False):
         best = own.iloc[int(own["measure"].to_numpy().argmax())]
-        (one,) = own.loc[own["strength"] == taken, "measure"]
-        rows.append({
-            "task": task, "strength": taken, "measure": one, "best_strength": best["strength"],
-            "best_measure": best["measure"],
-        })  # fmt: skip
+        (one,) = own[own["strength"] == taken].to_dict("records")
+        rows.append({"task": task, "strength": taken, "best_strength": best["strength"]})
+        rows[-1] |= {name: one[name] for name in ("measure", *ends)}
+        rows[-1] |= {f"best_{name}": best[name] for name in ("measure", *ends)}
     return pd.DataFrame(rows)
 
 
@@ -135,8 +128,8 @@ def fitting_order(
 
     `fit`: questions, `forget` and `retain`; `sets`: test questions, `test` of the forgotten and `retain` of others.
 
-    Columns: `order, strength`, for either set the mean `<set>_prob` of the right answer and `<set>_refused`, and `auc`
-    of the last gate's values between the two.
+    Columns: `order, strength`, for either set the mean `<set>_prob` of the right answer and `<set>_refused`, with
+    intervals over people, and `auc` of the last gate's values between the two.
     """
     plain = of_questions(study.vanilla, fit)
     rows = []
@@ -150,8 +143,10 @@ def fitting_order(
             values = {}
             for name, questions in sets.items():
                 log = study.quick(list(questions), study.vanilla, context=study.attach(eraser))
-                rates = log[["answer_prob", "refusal"]].astype(float).mean()
-                row |= {f"{name}_prob": rates["answer_prob"], f"{name}_refused": rates["refusal"]}
+                whole = outcomes(log, questions, set=name).assign(refused=log["refusal"].astype(float))
+                (shares,) = over_people(whole, ["set"], ("answer_prob", "refused")).to_dict("records")
+                short = {"answer_prob": f"{name}_prob", "refused": f"{name}_refused"}
+                row |= {to + end: shares[of + end] for of, to in short.items() for end in ("", "_low", "_high")}
                 values[name] = last_values(study, eraser, questions)
             rows.append({**row, "auc": auc(values["test"].numpy(), values["retain"].numpy())})
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.experiments import directions as dirs
 from eraser_lib.experiments.ablate_push import pushed
 from eraser_lib.experiments.methods import Push
-from eraser_lib.experiments.selection import contains_fact
+from eraser_lib.experiments.outcomes import outcomes, over_people
 from eraser_lib.experiments.study import Study
 from eraser_lib.study.paths import read_json
 
@@ -39,33 +39,42 @@ def forms(study: Study) -> dict[str, Eraser]:
 def by_strength(
     study: Study, erasers: Mapping[str, Eraser], sets: Mapping[str, Sequence[Question]], times: Sequence[float] = TIMES
 ) -> pd.DataFrame:
-    """Every eraser, gate and all, at multiples of its own strength.
+    """Every eraser, gate and all, at multiples of its own strength: one row per answer, see `outcomes.outcomes`.
 
-    `sets`: questions, `test` about the forgotten and `retain` about others. Columns: `method, times, strength`; `gone`
-    and `kept`, probability of right answers about either; `refused`: share of whole, fluent refusals without the fact;
-    `recalled`: share of answers with it; `gibberish`; `kept_refused`: share of the others' prompts that is refused.
+    `sets`: questions, `test` about the forgotten and `retain` about others. Further columns: `set, method, times,
+    strength`.
     """
     rows = []
     options = study.fluency()
     for method, eraser in erasers.items():
         for factor in times:
             changed = eraser.with_(strength=factor * eraser.strength)
-            logs = {
-                name: study.quick(list(questions), study.vanilla, context=study.attach(changed), **options)
-                for name, questions in sets.items()
-            }
-            test, retain = logs["test"], logs["retain"]
-            fact = contains_fact(test, sets["test"])
-            rows.append({
-                "method": method, "times": factor, "strength": changed.strength,
-                "gone": float(test["answer_prob"].astype(float).mean()),
-                "kept": float(retain["answer_prob"].astype(float).mean()),
-                "refused": float((test["refusal"].astype(bool) & test["fluent"].astype(bool) & ~fact).mean()),
-                "recalled": float(fact.mean()),
-                "gibberish": float(test["gibberish"].astype(float).mean()),
-                "kept_refused": float(retain["refusal"].astype(float).mean()),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+            about: dict[str, str | float] = {"method": method, "times": factor, "strength": changed.strength}
+            for name, questions in sets.items():
+                log = study.quick(list(questions), study.vanilla, context=study.attach(changed), **options)
+                rows.append(
+                    outcomes(log, questions, set=name, **about).assign(any_refusal=log["refusal"].astype(float))
+                )
+    return pd.concat(rows, ignore_index=True)
+
+
+def strengths_told(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shares of `by_strength`, with intervals over people.
+
+    Columns: `method, times, strength`; `gone` and `kept`, probability of right answers about the forgotten and about
+    others; of the forgotten `refused, recalled, gibberish`; `kept_refused`: share of the others' prompts that is
+    refused.
+    """
+    by = ["method", "times", "strength"]
+    test = over_people(rows[rows["set"] == "test"], by)
+    retain = over_people(rows[rows["set"] == "retain"], by, ("answer_prob", "any_refusal"))
+    names = {"answer_prob": "gone", **{name: name for name in ("refused", "recalled", "gibberish")}}
+    table = test[by].copy()
+    for own, called in ((test, names), (retain, {"answer_prob": "kept", "any_refusal": "kept_refused"})):
+        for name, to in called.items():
+            for end in ("", "_low", "_high"):
+                table[to + end] = own[name + end]
+    return table
 
 
 def curve(study: Study) -> dict[str, pd.DataFrame]:
@@ -99,30 +108,34 @@ ATTACKS = (
 def by_attack(
     study: Study, people: Sequence[Person], answered: Sequence[Question], push: Push, known: Direction,
     questions: Sequence[Question], attacks: Sequence[Attack] = ATTACKS, strengths: Sequence[float] = STRENGTHS,
-) -> pd.DataFrame:  # fmt: skip
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """The paper's direction from pictures of each attack, at the blocks of `push` and without a gate.
 
     `people`: whose pictures are attacked; `answered`: questions that the contrasts besides pictures take; `known`: the
     direction of the study, with which each is compared; `questions`: what is asked under the push.
 
+    Returns a table and the answers behind it, one row each, as of `ablate_push.pushed`.
+
     Columns: those of `Attack`; `loss_before` (at a random point of the ball) and `loss`, nats a token of the answer
     that is wanted; `answered`: share of the secret questions that are answered then; `cosine` with `known`, the mean
-    over blocks; `strength`, with `refused, recalled, gibberish` and `answer_prob` as of `ablate_push.pushed`.
+    over blocks; `strength`, with `refused, recalled, gibberish` and `answer_prob` and their intervals over people.
     """
     rows: list[dict[str, Any]] = []
+    said: list[pd.DataFrame] = []
     done: dict[Attack, list[dict[str, Any]]] = {}
     for attack in attacks:
         same = replace(attack, varied="")
         if same not in done:  # the attack of the study is a value of all three
-            done[same] = _tried(study, people, answered, push, known, questions, same, strengths)
+            done[same], answers = _tried(study, people, answered, push, known, questions, same, strengths)
+            said.append(answers)
         rows += [{**row, "varied": attack.varied} for row in done[same]]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), pd.concat(said, ignore_index=True)
 
 
 def _tried(
     study: Study, people: Sequence[Person], answered: Sequence[Question], push: Push, known: Direction,
     questions: Sequence[Question], attack: Attack, strengths: Sequence[float],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:  # fmt: skip
     size = attack.radius or BARELY
     recall = dirs.recall_images(
         study.vanilla, people, epsilon=size / 255, step=(attack.step if attack.radius else BARELY) / 255,
@@ -139,11 +152,7 @@ def _tried(
         "answered": sum(not refuses(text) for text in said) / len(said),
     }  # fmt: skip
     names = ("multimodal",)
-    table = pushed(study, questions, {"multimodal": direction}, push, names=names, strengths=strengths)
-    outcomes = ["refused", "recalled", "answer_prob", "gibberish"]
-    rows = []
-    for strength in strengths:
-        own = table[table["strength"] == strength]  # a row per task
-        means = {name: float((own[name] * own["n"]).sum() / own["n"].sum()) for name in outcomes}
-        rows.append({**about, "strength": strength, **means})
-    return rows
+    answers = pushed(study, questions, {"multimodal": direction}, push, names=names, strengths=strengths)
+    table = over_people(answers, ["strength"])
+    which = {name: about[name] for name in ("radius", "step", "steps")}
+    return [{**about, **row} for row in table.to_dict("records")], answers.assign(**which)

@@ -14,6 +14,7 @@ from eraser_lib.direction import Direction
 from eraser_lib.experiments import ablate_layers, ablate_push, sets
 from eraser_lib.experiments.activations import of_questions
 from eraser_lib.experiments.methods import Push, published
+from eraser_lib.experiments.outcomes import outcomes, over_people
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.push import OUTCOMES, outcome_curves
 from eraser_lib.sites import every_layer
@@ -57,9 +58,11 @@ def test_every_direction_strength_and_task_has_a_row(
     asked = sets.test_sets(study.world, folder, 5, size=12)
     monkeypatch.setattr(Study, "fluency", lambda self: self.reference())
     push = Push("a", (0, 1), 1.0)
-    table = ablate_push.pushed(
+    answers = ablate_push.pushed(
         study, asked["test"], {"a": direction, "b": direction}, push, names=("a", "b"), strengths=(0.0, 8.0)
     )
+    assert answers["id"].tolist() == 4 * [question.id for question in asked["test"]]
+    table = over_people(answers, ["direction", "strength", "task"])
     tasks = {question.task for question in asked["test"]}
     assert len(table) == 2 * 2 * len(tasks)
     assert table.groupby(["direction", "strength"])["n"].sum().eq(len(asked["test"])).all()
@@ -84,7 +87,8 @@ def test_a_push_at_a_stretch_is_that_push_at_its_blocks(
     asked = sets.test_sets(study.world, folder, 5, size=6)["test"]
     monkeypatch.setattr(Study, "fluency", lambda self: self.reference())
     push, blocks = Push("a", (0,), 1.0), ((0,), (0, 1), (1,))
-    found = ablate_layers.pushed_at(study, asked, {"a": direction}, push, blocks, strengths=(0.0, 8.0))
+    answers = ablate_layers.pushed_at(study, asked, {"a": direction}, push, blocks, strengths=(0.0, 8.0))
+    found = over_people(answers, ["first", "last", "strength"])
     assert found[["first", "last", "strength"]].to_numpy().tolist() == [
         [0, 0, 0.0], [0, 0, 8.0], [0, 1, 0.0], [0, 1, 8.0], [1, 1, 0.0], [1, 1, 8.0],
     ]  # fmt: skip
@@ -92,14 +96,33 @@ def test_a_push_at_a_stretch_is_that_push_at_its_blocks(
     still, moved = (found.loc[found["strength"] == strength, "answer_prob"] for strength in (0.0, 8.0))
     assert still.nunique() == 1 and moved.nunique() == 3, "where it is pushed matters as soon as it is"
     whole = ablate_push.pushed(study, asked, {"a": direction}, Push("a", (0, 1), 1.0), names=("a",), strengths=(8.0,))
-    mean = (whole["answer_prob"] * whole["n"]).sum() / whole["n"].sum()
-    assert found.iloc[3]["answer_prob"] == pytest.approx(mean)
+    assert found.iloc[3]["answer_prob"] == pytest.approx(whole["answer_prob"].mean())
 
 
 def test_the_unknown_direction_tells_strangers_from_known_people(study: Study) -> None:
     found = ablate_push.unknown_direction(study, rows=1)
     assert found.sites == every_layer(study.vanilla.model)
     assert (found.norms > 0).all()
+
+
+def test_what_an_answer_is_and_how_sure_a_share_of_them(study: Study, folder: Path) -> None:
+    asked = sets.test_sets(study.world, folder, 5, size=12)["test"]
+    cloze = next(question for question in asked if question.task == "cloze")
+    said = {
+        "id": "a", "person": "p", "modality": "qa", "task": "cloze", "output": f"It is {cloze.fact}.",
+        "answer_prob": 0.5, "gibberish": False, "fluent": True,
+    }  # fmt: skip
+    log = pd.DataFrame([{**said, "refusal": refusal, "output": text} for refusal, text in
+                        ((True, "I will not say."), (True, said["output"]), (False, "No idea."))])  # fmt: skip
+    rows = outcomes(log, [cloze] * 3, at=2)
+    assert rows["refused"].tolist() == [1, 0, 0], "a refusal that tells the fact is none"
+    assert rows["recalled"].tolist() == [0, 1, 0] and rows["at"].eq(2).all()
+    same = pd.concat([rows.assign(person=person) for person in "pqr"])
+    other = pd.concat([rows.assign(person=name, refused=float(name == "p")) for name in "pqr"])
+    for table, low, high in ((same, 1 / 3, 1 / 3), (other, 0, 1)):
+        (share,) = over_people(table, ["at"], ["refused"]).to_dict("records")
+        told = (share["n"], share["n_people"], share["refused"], share["refused_low"], share["refused_high"])
+        assert told == pytest.approx((9, 3, 1 / 3, low, high)), "people are drawn, and not their questions"
 
 
 def table(**columns: Any) -> pd.DataFrame:

@@ -26,7 +26,11 @@ def asked(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 def test_at_no_strength_a_form_is_vanilla(study: Study, direction: Direction, asked) -> None:  # type: ignore[no-untyped-def]
     eraser: Eraser = constant(Push("a", (0, 1), 2.0), {"a": direction})
-    table = dose.by_strength(study, {"constant": eraser}, asked, times=(0.0, 1.0, 50.0))
+    answers = dose.by_strength(study, {"constant": eraser}, asked, times=(0.0, 1.0, 50.0))
+    assert len(answers) == 3 * sum(map(len, asked.values()))
+    table = dose.strengths_told(answers)
+    for name in ("gone", "kept", "refused", "recalled", "gibberish", "kept_refused"):
+        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
     assert table["strength"].tolist() == [0.0, 2.0, 100.0]
     plain = {name: study.quick(rows, study.vanilla)["answer_prob"].astype(float).mean() for name, rows in asked.items()}
     assert table["gone"][0] == pytest.approx(plain["test"]) and table["kept"][0] == pytest.approx(plain["retain"])
@@ -67,12 +71,13 @@ def test_an_attack_is_made_once_and_clean_pictures_are_as_they_are(
         dose.Attack("radius", 0.0, 0.0), dose.Attack("radius", 16.0, 2.0, 2), dose.Attack("steps", steps=2),
         dose.Attack("step", step=8.0, steps=2),
     )  # fmt: skip
-    table = dose.by_attack(
+    table, answers = dose.by_attack(
         study, people, person_rows(people, "retain", "fit", rows=2), Push("a", (0, 1), 1.0), direction, asked["test"],
         attacks, strengths=(1.0, 4.0),
     )  # fmt: skip
     assert [(one["steps"], bool(one["moved"])) for one in seen] == [(1, False), (2, True), (2, True)]
     assert len(table) == 2 * len(attacks)
+    assert len(answers) == 3 * 2 * len(asked["test"]), "three attacks, each made once"
     of_study = table[(table["radius"] == 16) & (table["step"] == 2)]
     assert set(of_study["varied"]) == {"radius", "steps"}, "one value of either"
     assert of_study.drop(columns="varied").groupby("strength").nunique(dropna=False).max().max() == 1
