@@ -129,7 +129,7 @@ def test_what_a_run_did_not_make_is_marked_wherever_it_is_shown(built: Path) -> 
         return [f"; {said}: GA_Diff." in line for line in lines[page] if source in line]
 
     assert any(marked("comparison", "summary.csv")), "those that show it"
-    for page, source in (("which", "/ledger.json"), ("which", "/verdicts.json"), ("comparison", "/tradeoff."),
+    for page, source in (("which", "/ledger.json"), ("which", "/verdicts.json"), ("comparison", "/tradeoff"),
                          ("explorer", "/explorer.json")):  # fmt: skip
         assert marked(page, source) and all(marked(page, source)), source
     assert not any(marked("shares", "")), "at other shares it was made here"
