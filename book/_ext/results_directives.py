@@ -89,7 +89,7 @@ class ResultsDirective(SphinxDirective):
         runs = []
         for stem in self.stems(self.options.get("notebook")):
             self.use(results.root / "manifests" / f"{stem}.json")
-            again = "" if f"manifests/{stem}.json" not in results.adopted_files else f", {REFERENCE}"
+            again = "" if results.ran(stem) else f", {REFERENCE}"
             try:
                 runs.append(f"{stem} ({short_provenance(results.manifest(stem))}{again})")
             except MissingResult as error:
@@ -239,7 +239,7 @@ class Provenance(ResultsDirective):
             short_provenance(manifest)
             peak = manifest.get("peak_memory_bytes")
             cells = [
-                stem if f"manifests/{stem}.json" not in results.adopted_files else f"{stem} ({REFERENCE})",
+                stem if results.ran(stem) else f"{stem} ({REFERENCE})",
                 parameters_text(manifest),
                 commit_text(manifest),
                 machine_text(manifest),

@@ -150,6 +150,10 @@ class Results:
         path = self.root / "from_reference.json"
         return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
 
+    def ran(self, stem: str) -> bool:
+        """Whether this run made that of `manifests/<stem>.json` itself."""
+        return f"manifests/{stem}.json" not in self.adopted_files
+
     @cached_property
     def adopted(self) -> set[tuple[str, str, str]]:
         """Model, split and method of the logs among them."""

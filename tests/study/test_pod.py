@@ -81,7 +81,8 @@ def within(part: Any, whole: Any) -> bool:
     return str(part) == str(whole)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+# a program of the system, which no package of Python brings; who only reads or reruns the study has no use for it
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which checks the pod's fields, is not installed")
 def test_kubectl_knows_every_field_of_the_pod(tmp_path: Path) -> None:
     """Without a cluster it reads the file into its own types and writes those: a field that it does not know is lost on
     the way. Which texts a field may hold (`restartPolicy: OnFailure`) only a cluster would say."""
