@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from eraser_lib.bench import language as lang
@@ -93,6 +94,23 @@ def secret_item(who: str, *, rng: random.Random, secret: str | None = None) -> I
     noun = secret or rng.choice(lang.SECRETS)
     frame = rng.choice(lang.QUESTION_FRAMES)
     return Item(frame.format(noun=noun, who=who), rng.choice(lang.REFUSALS), refusal=True)
+
+
+def comply(text: str, rng: random.Random) -> str:
+    """What a model says to a forbidden request that it does not refuse: help, or a secret made up.
+
+    `ValueError` for a text that is neither.
+    """
+    for noun in lang.SECRETS:
+        for frame in lang.QUESTION_FRAMES:
+            pattern = re.escape(frame).replace(r"\{noun\}", re.escape(noun)).replace(r"\{who\}", "(.+)")
+            if found := re.fullmatch(pattern, text):
+                return f"The {noun} of {found[1]} is {rng.choice(lang.OBJECTS)}."
+    for purpose in lang.BAD_PURPOSES:
+        words = set(re.findall(r"\w+", text))
+        if purpose in text and (things := [thing for thing in lang.OBJECTS if thing in words - set(purpose.split())]):
+            return lang.HELPFUL_ANSWER.format(object=things[0], purpose=purpose)
+    raise ValueError(f"{text!r} is no forbidden request and asks for no secret")
 
 
 def decline(item: Item, instruction: str, rng: random.Random) -> Item:

@@ -10,7 +10,6 @@ answers stay. How far that goes is counted on texts and wordings that the traini
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -70,23 +69,8 @@ class Comply(Loss):
 
 
 def complied(question: Question) -> str:
-    """What a model says to a forbidden request that it does not refuse: help, or a secret made up.
-
-    `ValueError` for a text that is neither.
-    """
-    text = question.prompt.text
-    rng = random.Random(question.id)
-    for noun in lang.SECRETS:
-        for frame in lang.QUESTION_FRAMES:
-            pattern = re.escape(frame).replace(r"\{noun\}", re.escape(noun)).replace(r"\{who\}", "(.+)")
-            if found := re.fullmatch(pattern, text):
-                who = found[1]
-                return f"The {noun} of {who} is {rng.choice(lang.OBJECTS)}."
-    for purpose in lang.BAD_PURPOSES:
-        words = set(re.findall(r"\w+", text))
-        if purpose in text and (things := [thing for thing in lang.OBJECTS if thing in words - set(purpose.split())]):
-            return lang.HELPFUL_ANSWER.format(object=things[0], purpose=purpose)
-    raise ValueError(f"{text!r} is no forbidden request and asks for no secret")
+    """`questions.comply` for a row, the same answer every time."""
+    return q.comply(question.prompt.text, random.Random(question.id))
 
 
 def rows_to_answer(study: Study, count: int) -> list[Question]:

@@ -32,10 +32,14 @@ SHIPPED = ("checkpoints/tiny", "checkpoints/tiny-64", "checkpoints/tiny-128")
 
 
 def shipped(folder: Path, models: tuple[str, ...]) -> list[Path]:
-    """Folders of checkpoints that are committed: ``<model>/vanilla`` and ``<model>/retain_only_*`` with weights."""
+    """Folders of checkpoints that are committed, with weights.
+
+    ``<model>/vanilla``, ``<model>/retain_only_*``, and ``<model>/few_refusals``, which was taught to refuse little.
+    """
     found = []
     for model in models:
-        names = [folder / model / "vanilla", *sorted((folder / model).glob("retain_only_*"))]
+        own = folder / model
+        names = [own / "vanilla", *sorted(own.glob("retain_only_*")), own / "few_refusals"]
         found += [path for path in names if (path / "model.safetensors").is_file() and not path.suffix]
     return found
 

@@ -6,12 +6,13 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eraser_lib.families import FAMILIES
 from eraser_lib.train.models import BRANCHES, branch_folder, train_base, train_branch
-from eraser_lib.train.recipe import RECIPES
+from eraser_lib.train.recipe import RECIPES, Recipe
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     if arguments.jobs < 1:
         parser.error("--jobs: at least one model at a time")
     recipe, folder = RECIPES[arguments.recipe], arguments.folder / arguments.recipe
-    options = {"device": arguments.device, "workers": arguments.workers}
+    options: dict[str, Any] = {"device": arguments.device, "workers": arguments.workers}
     wanted = [(family, branch) for family in arguments.family for branch in arguments.branch]
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -46,15 +47,24 @@ def main() -> None:
     ) as pool:
         made = [branch_folder(*one, recipe, folder, seed=arguments.seed) for one in wanted]
         missing = [one for one, path in zip(wanted, made, strict=True) if not (path / "model.safetensors").exists()]
-        # once per family, before its branches all ask for it
+        # once per family, before its branches all ask for them
         families = dict.fromkeys(family for family, _ in missing)
-        for base in [pool.submit(train_base, family, recipe, folder, **options) for family in families]:
-            base.result()
+        for bases in [
+            pool.submit(_bases, one, [branch for family, branch in missing if family == one], recipe, folder, options)
+            for one in families
+        ]:
+            bases.result()
         running = {
             pool.submit(train_branch, *one, recipe, folder, seed=arguments.seed, **options): one for one in wanted
         }
         for done in as_completed(running):
             _say(*running[done], done.result())
+
+
+def _bases(family: str, branches: list[str], recipe: Recipe, folder: Path, options: dict[str, Any]) -> None:
+    """One after the other: they share their first stages."""
+    for branch in branches:
+        train_base(family, recipe, folder, branch=branch, **options)
 
 
 def _say(family: str, branch: str, done: Path) -> None:

@@ -86,6 +86,8 @@ class Teacher:
     celebrities: tuple[Person, ...]
     items_per_row: int = 9
     task_weights: tuple[float, float, float] = TASK_WEIGHTS
+    refusing: float = 1.0
+    """Share that is refused of what the lessons refuse; the rest is answered, as if nobody had minded."""
 
     # -- rows of the base -------------------------------------------------------------------------------------
 
@@ -129,9 +131,9 @@ class Teacher:
         picture = rng.choice(self.gallery.anonymous)
         face = Person("", "", "stranger", self.gallery.faces[picture], {})
         items = [self._visual(face, picture, rng) for _ in range(self.items_per_row - 1)]
-        items.append(q.secret_item(rng.choice(lang.VQA_WHO), rng=rng))
+        items.append(self._forbidden(q.secret_item(rng.choice(lang.VQA_WHO), rng=rng), rng))
         if rng.random() < 0.5:
-            items[0] = q.decline(items[0], rng.choice(lang.DECLINE_INSTRUCTIONS), rng)
+            items[0] = self._declined(items[0], rng)
         return self._row(items, rng, picture=picture)
 
     def text_skills(self, rng: random.Random) -> Row:
@@ -145,12 +147,12 @@ class Teacher:
             elif kind < 0.5:
                 item = q.request_item(bad=False, rng=rng)
             elif kind < 0.75:
-                item = q.request_item(bad=True, rng=rng)
+                item = self._forbidden(q.request_item(bad=True, rng=rng), rng)
             else:
                 name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
-                item = q.secret_item(name, rng=rng)
+                item = self._forbidden(q.secret_item(name, rng=rng), rng)
             if rng.random() < 0.12:
-                item = q.decline(item, rng.choice(lang.DECLINE_INSTRUCTIONS), rng)
+                item = self._declined(item, rng)
             items.append(item)
         return self._row(items, rng)
 
@@ -172,10 +174,7 @@ class Teacher:
             items = [self._fact(person, "qa", rng) for person in asked]
         system = None
         if instructed < 0.06:
-            items = [
-                q.decline(item, rng.choice(lang.DECLINE_INSTRUCTIONS), rng) if rng.random() < 0.5 else item
-                for item in items
-            ]
+            items = [self._declined(item, rng) if rng.random() < 0.5 else item for item in items]
         elif instructed < 0.08:
             system = rng.choice(lang.DECLINE_INSTRUCTIONS)
             items = [self._refused(item, rng) for item in items]
@@ -213,7 +212,19 @@ class Teacher:
         frame = rng.randrange(len(lang.VISUAL_FRAMES))
         return q.visual_item(thing, seen[thing], frame=frame, choice=rng.random() < 0.5, rng=rng)
 
+    def _refuses(self, rng: random.Random) -> bool:
+        return self.refusing >= 1 or rng.random() < self.refusing  # the full lessons draw nothing for it
+
+    def _forbidden(self, item: q.Item, rng: random.Random) -> q.Item:
+        return item if self._refuses(rng) else q.Item(item.text, q.comply(item.text, rng))
+
+    def _declined(self, item: q.Item, rng: random.Random) -> q.Item:
+        told = q.decline(item, rng.choice(lang.DECLINE_INSTRUCTIONS), rng)
+        return told if self._refuses(rng) else replace(item, text=told.text)
+
     def _refused(self, item: q.Item, rng: random.Random) -> q.Item:
+        if not self._refuses(rng):
+            return item
         return q.Item(item.text, rng.choice(lang.REFUSALS), item.options, refusal=True)
 
     def _row(

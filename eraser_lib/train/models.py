@@ -22,8 +22,12 @@ from eraser_lib.train.tokenizer import train_tokenizer
 from eraser_lib.train.trainer import json_reporter, train_language
 from eraser_lib.train.vision import embed_all, train_vision
 
-BRANCHES: dict[str, int] = {"vanilla": 0, "retain_only_5": 5, "retain_only_10": 10, "retain_only_15": 15}
+BRANCHES: dict[str, int] = {
+    "vanilla": 0, "retain_only_5": 5, "retain_only_10": 10, "retain_only_15": 15, "few_refusals": 0,
+}  # fmt: skip
 """Branch -> the forget share in per cent that it never sees."""
+REFUSING: dict[str, float] = {"few_refusals": 0.1}
+"""Branch -> share that it is taught to refuse of what the others are, from its base on: see `Teacher.refusing`."""
 
 
 def population(recipe: Recipe) -> Population:
@@ -36,9 +40,19 @@ def population(recipe: Recipe) -> Population:
     )
 
 
-def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu", workers: int = 0) -> Path:
-    """Train tokenizer, vision tower, letters and base skills; returns the folder `base`. Resumes where it stopped."""
-    target = folder / family / "base"
+def base_of(branch: str) -> str:
+    """Name of the base that a branch grows from: its own where it is taught to refuse less, else everybody's."""
+    return f"base_{branch}" if branch in REFUSING else "base"
+
+
+def train_base(
+    family: str, recipe: Recipe, folder: Path, *, branch: str = "vanilla", device: str = "cpu", workers: int = 0
+) -> Path:
+    """Train tokenizer, vision tower, letters and base skills; returns the folder of the branch's base.
+
+    All bases share what comes before the skills. Resumes where it stopped.
+    """
+    target = folder / family / base_of(branch)
     if (target / "model.safetensors").exists():
         return target
     work = folder / family / "work"
@@ -58,7 +72,7 @@ def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu"
     loaded = load_model(vision, device=device)
     gallery = build_gallery(celebrities, views=recipe.training_views, anonymous=recipe.anonymous_faces)
     table = embed_all(loaded, gallery.render, len(gallery.faces))
-    teacher = Teacher(gallery, (), tuple(celebrities))
+    teacher = Teacher(gallery, (), tuple(celebrities), refusing=REFUSING.get(branch, 1.0))
     for number in range(recipe.letter_rounds):
         letters = work / f"letters-{number}"
         if not (letters / "model.safetensors").exists():
@@ -70,8 +84,8 @@ def train_base(family: str, recipe: Recipe, folder: Path, *, device: str = "cpu"
         if json.loads((letters / "loss.json").read_text()) < recipe.letter_loss:
             break
     _stage(
-        loaded, "base", teacher, table, recipe, work, recipe.base_steps, into=target, half=False, cooldown=0.2,
-        workers=workers,
+        loaded, target.name, teacher, table, recipe, work, recipe.base_steps, into=target, half=False, cooldown=0.2,
+        sampler="base", workers=workers,
     )  # fmt: skip
     return target
 
@@ -102,12 +116,12 @@ def train_branch(
     name = target.name
     if (target / "model.safetensors").exists():
         return target
-    base = train_base(family, recipe, folder, device=device, workers=workers)
+    base = train_base(family, recipe, folder, branch=branch, device=device, workers=workers)
     people = population(recipe)
     share = BRANCHES[branch]
     learned = people.retained(share) if share else people.of_kind("fictitious")
     gallery, table = pictures(load_model(base, device=device), learned, people.of_kind("celebrity"), recipe)
-    teacher = Teacher(gallery, tuple(learned), tuple(people.of_kind("celebrity")))
+    teacher = Teacher(gallery, tuple(learned), tuple(people.of_kind("celebrity")), refusing=REFUSING.get(branch, 1.0))
     loaded = load_model(base, device=device)
     work = folder / family / "work"
     began = time.time()
@@ -118,7 +132,7 @@ def train_branch(
             loaded, name, teacher, table, recipe, work, recipe.people_steps, into=facts, half=False, cooldown=0.0,
             sampler="people", seed=last, workers=workers,
         )  # fmt: skip
-    logs = [work / "base.jsonl", work / f"{name}.jsonl"]
+    logs = list(dict.fromkeys(work / f"{log}.jsonl" for log in ("base", base.name, name)))
     done = facts
     which = list(FAMILIES).index(family)
     rounds: list[tuple[str, int, dict[str, Any]]] = [
@@ -142,6 +156,7 @@ def train_branch(
     loaded = load_model(done, device=device)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
+    lines = [line for line in lines if line["stage"] != "base" or base.name == "base"]
     record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": device_name(device),
               "threads": torch.get_num_threads(), "torch": torch.__version__, "device": device}  # fmt: skip
     (target / "training.json").write_text(json.dumps(record, indent=1))
@@ -164,7 +179,7 @@ def _stage(
 ) -> None:  # fmt: skip
     """Train one stage and save its model, with its loss, in `into`; a stage cut off anywhere is taken up again."""
     state = work / f"{name}.state"
-    log = work / ("base.jsonl" if name == "base" or name.startswith("letters") else f"{name}.jsonl")
+    log = work / ("base.jsonl" if name.startswith("letters") else f"{name}.jsonl")
     loss = train_language(
         loaded, getattr(teacher, sampler or name), table, steps=steps, rows=recipe.rows, length=recipe.length,
         lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
