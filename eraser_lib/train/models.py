@@ -20,7 +20,7 @@ from eraser_lib.train.curriculum import Gallery, Teacher, build_gallery, world_t
 from eraser_lib.train.recipe import Recipe
 from eraser_lib.train.tokenizer import train_tokenizer
 from eraser_lib.train.trainer import json_reporter, train_language
-from eraser_lib.train.vision import embed_all, train_vision
+from eraser_lib.train.vision import embed_all, train_vision, visual_parameters
 
 BRANCHES: dict[str, int] = {
     "vanilla": 0, "retain_only_5": 5, "retain_only_10": 10, "retain_only_15": 15, "few_refusals": 0,
@@ -64,10 +64,16 @@ def train_base(
     if not (vision / "model.safetensors").exists():
         loaded = new_model(family, recipe)
         loaded.model.to(device)
-        train_vision(
-            loaded, steps=recipe.vision_steps[which], batch=recipe.vision_batch[which], lr=recipe.vision_lr,
-            seed=recipe.seed, report=json_reporter(log, "vision"),
-        )  # fmt: skip
+        report = json_reporter(log, "vision")
+        if (folder / family / "vanilla" / "model.safetensors").exists():
+            # frozen after this stage, it is what this stage would make, up to half precision
+            take_vision(loaded, load_model(folder / family / "vanilla", device=device))
+            report({"taken_from_vanilla": 1.0})
+        else:
+            train_vision(
+                loaded, steps=recipe.vision_steps[which], batch=recipe.vision_batch[which], lr=recipe.vision_lr,
+                seed=recipe.seed, report=report,
+            )  # fmt: skip
         save_model(loaded, vision, half=False)
     loaded = load_model(vision, device=device)
     gallery = build_gallery(celebrities, views=recipe.training_views, anonymous=recipe.anonymous_faces)
@@ -88,6 +94,13 @@ def train_base(
         sampler="base", workers=workers,
     )  # fmt: skip
     return target
+
+
+@torch.no_grad()
+def take_vision(loaded: Loaded, other: Loaded) -> None:
+    """Give a model the vision tower of another of the same recipe, with what connects it to the language model."""
+    for mine, theirs in zip(visual_parameters(loaded), visual_parameters(other), strict=True):
+        mine.copy_(theirs)
 
 
 def branch_folder(family: str, branch: str, recipe: Recipe, folder: Path, *, seed: int | None = None) -> Path:
