@@ -6,13 +6,15 @@ with the reference's (up to rounding in what gates say: `ROUNDED`), a job that w
 all that changed of its inputs are modules which the jobs that were run import too. Its manifest keeps the commit that
 made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof (a line of a shared
 module that only the old job reaches was not run); a changed notebook, parameter, setting or checkpoint, or a module of
-its own, is never confirmed.
+its own, is never confirmed. The committed results of other studies (larger models, other widths) are held to the same
+rule, since the machine that made them may not be at hand.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,35 +107,82 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
     return found
 
 
-def confirm(preset: Preset) -> dict[str, str]:
+@dataclass(frozen=True)
+class Evidence:
+    """What a run shows about the code that it ran on."""
+
+    by: list[str]
+    """Jobs that were run again."""
+    modules: Mapping[str, str]
+    """Fingerprints of what they went through."""
+    unequal: list[str]
+    """Logs that are not those of the reference, or that it lacks."""
+    moved: list[str]
+    """Those of them that the reference has."""
+
+
+def evidence(preset: Preset) -> Evidence:
+    """What a complete run shows, beside the reference as it was before the run takes its place."""
+    stale = {
+        name
+        for name, (job, owner) in other_jobs(preset).items()
+        if manifest.stale_reasons(read_json(preset.run.manifest(name)), manifest.inputs(job, owner))
+    }
+    unequal = differing(preset)
+    made = [*(name for name in jobs(preset) if _run_again(preset, name)), *repeated(preset, stale)]
+    modules: dict[str, str] = {}
+    for name in made:
+        modules |= read_json(preset.run.manifest(name))["sources"]["modules"]
+    moved = [name for name in unequal if (preset.reference.path / name).is_file()]
+    return Evidence(sorted(made), modules, unequal, moved)
+
+
+def confirm(preset: Preset, shown: Evidence) -> dict[str, str]:
     """Confirm, in the run's copies of their manifests, the jobs that a complete run did not make again.
 
     Returns:
         Stale job -> "confirmed", or why it is not.
     """
     run = preset.run
-    waiting = {}
-    for name, (job, owner) in other_jobs(preset).items():
-        content, now = read_json(run.manifest(name)), manifest.inputs(job, owner)
-        if reasons := manifest.stale_reasons(content, now):
-            waiting[name] = (content, now, reasons)
-    if not waiting:
-        return {}
-    unequal = differing(preset)
-    moved = [name for name in unequal if (preset.reference.path / name).is_file()]
-    own_jobs = [name for name in jobs(preset) if _run_again(preset, name)]
-    made = {name: read_json(run.manifest(name)) for name in (*own_jobs, *repeated(preset, set(waiting)))}
-    modules: dict[str, str] = {}
-    for content in made.values():
-        modules |= content["sources"]["modules"]
+    others = other_jobs(preset).items()
+    verdicts = _judge({name: (run.manifest(name), job, owner) for name, (job, owner) in others}, preset, shown)
+    _record(run, list(verdicts))
+    return verdicts
+
+
+def confirm_elsewhere(preset: Preset, shown: Evidence) -> dict[str, str]:
+    """The same for the committed results of other studies: models of other sizes, or of a machine that is not at hand.
+
+    Returns:
+        Stale job, behind the name of its study -> "confirmed", or why it is not.
+    """
+    found: dict[str, tuple[Path, Job, Preset]] = {}
+    for path in sorted((root() / "presets").glob("*.yml")):
+        other = load(path.stem)
+        if other.study == preset.study:
+            continue
+        for name, job in jobs(other).items():
+            if (made := other.reference.manifest(name)).is_file():
+                found[f"{other.study} {name}"] = (made, job, other)
+    return _judge(found, preset, shown)
+
+
+def _judge(found: Mapping[str, tuple[Path, Job, Preset]], preset: Preset, shown: Evidence) -> dict[str, str]:
+    """Verdicts on those of the jobs that are stale, written into their manifests where there is something to say."""
     verdicts = {}
-    for name, (content, now, reasons) in waiting.items():
-        own = [reason for reason in reasons if not _is_shared(reason, content, now, modules)]
-        if unequal:
-            verdicts[name] = f"{len(unequal)} logs of the run differ from the reference, such as {unequal[0]}"
-            if moved:  # the reference moves on, but nothing that is found later can speak for this job
-                content[REFUTED] = moved[0]
-                _rewrite(run.manifest(name), content)
+    for name, (path, job, owner) in found.items():
+        content, now = read_json(path), manifest.inputs(job, owner)
+        reasons = manifest.stale_reasons(content, now)
+        if not reasons:
+            continue
+        own = [reason for reason in reasons if not _is_shared(reason, content, now, shown.modules)]
+        if shown.unequal:
+            verdicts[name] = (
+                f"{len(shown.unequal)} logs of the run differ from the reference, such as {shown.unequal[0]}"
+            )
+            if shown.moved:  # the reference moves on, but nothing that is found later can speak for this job
+                content[REFUTED] = shown.moved[0]
+                _rewrite(path, content)
         elif REFUTED in content:
             verdicts[name] = f"{content[REFUTED]} changed after it ran: run it again"
         elif own:
@@ -142,13 +191,12 @@ def confirm(preset: Preset) -> dict[str, str]:
             state = manifest.provenance(preset.device)
             content["confirmed"] = {
                 "sources": now["sources"],
-                "by": sorted(made),
+                "by": shown.by if owner.study == preset.study else [f"{preset.study} {one}" for one in shown.by],
                 "git_commit": state["git_commit"],
                 "created": state["created"],
             }
-            _rewrite(run.manifest(name), content)
+            _rewrite(path, content)
             verdicts[name] = "confirmed"
-    _record(run, list(verdicts))
     return verdicts
 
 

@@ -18,8 +18,8 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
     """Make the run the committed reference, as a whole or not at all.
 
     Returns:
-        The reference, and of the jobs in it that were neither run again nor are current, which are now confirmed and
-        why the others are not (`eraser_lib.study.confirm`).
+        The reference, and of the jobs in it, and in other studies' references, that were neither run again nor are
+        current, which are now confirmed and why the others are not (`eraser_lib.study.confirm`).
 
     Raises:
         StudyError: the run is not complete, something in it is stale, a job ran on files that were not committed, or
@@ -47,7 +47,8 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
             f"belong to jobs that preset {preset.name!r} does not run: name them in from_reference of "
             f"presets/{preset.name}.yml, or promote a preset that runs them."
         )
-    verdicts = confirm.confirm(preset) if preset.reference.summary.is_file() else {}
+    shown = confirm.evidence(preset) if preset.reference.summary.is_file() else None
+    verdicts = confirm.confirm(preset, shown) if shown else {}
     target.parent.mkdir(exist_ok=True)
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     for folder in (new, old):
@@ -58,7 +59,7 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
         os.replace(target, old)
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
-    return target, verdicts
+    return target, verdicts | (confirm.confirm_elsewhere(preset, shown) if shown else {})
 
 
 def _lost(preset: Preset) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from eraser_lib.families import FAMILIES
-from eraser_lib.train.models import BRANCHES, branch_folder, train_base, train_branch
-from eraser_lib.train.recipe import RECIPES, Recipe
+from eraser_lib.train.models import BRANCHES, branch_folder, train_bases, train_branch
+from eraser_lib.train.recipe import RECIPES
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def main() -> None:
         # once per family, before its branches all ask for them
         families = dict.fromkeys(family for family, _ in missing)
         for bases in [
-            pool.submit(_bases, one, [branch for family, branch in missing if family == one], recipe, folder, options)
+            pool.submit(
+                train_bases, one, [branch for family, branch in missing if family == one], recipe, folder, **options
+            )
             for one in families
         ]:
             bases.result()
@@ -59,12 +61,6 @@ def main() -> None:
         }
         for done in as_completed(running):
             _say(*running[done], done.result())
-
-
-def _bases(family: str, branches: list[str], recipe: Recipe, folder: Path, options: dict[str, Any]) -> None:
-    """One after the other: they share their first stages."""
-    for branch in branches:
-        train_base(family, recipe, folder, branch=branch, **options)
 
 
 def _say(family: str, branch: str, done: Path) -> None:

@@ -96,6 +96,15 @@ def train_base(
     return target
 
 
+def train_bases(family: str, branches: list[str], recipe: Recipe, folder: Path, **options: Any) -> None:
+    """The bases of some branches, one after the other, since they share their first stages; `options` of `train_base`.
+
+    For a process of its own: such a function must be found in a module by name.
+    """
+    for branch in branches:
+        train_base(family, recipe, folder, branch=branch, **options)
+
+
 @torch.no_grad()
 def take_vision(loaded: Loaded, other: Loaded) -> None:
     """Give a model the vision tower of another of the same recipe, with what connects it to the language model."""

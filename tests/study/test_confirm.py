@@ -96,6 +96,46 @@ def test_a_log_that_moved_confirms_nothing(slow: tuple, clone: Path) -> None:
     assert "run it again" in promote.promote(short)[1][LATE]
 
 
+@pytest.fixture
+def elsewhere(slow: tuple, clone: Path) -> preset.Preset:
+    """A study of its own, of a machine that is not at hand, promoted on the same code; its `12_push` imports `own`."""
+    (clone / "presets" / "large.yml").write_text(
+        PRESET + "jobs: [01_world, 02_models, 03_direction, 04_gate, 06_select, 06_erase, 12_push]\n"
+    )
+    large = preset.load("large")
+    complete(large, large.run)
+    promote.promote(large)
+    shutil.rmtree(large.run.path)
+    return large
+
+
+def test_the_results_of_another_study_are_held_to_the_same_rule(
+    slow: tuple, elsewhere: preset.Preset, clone: Path
+) -> None:
+    short, _ = slow
+    before = read_json(elsewhere.reference.manifest(LATE))
+    (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
+    assert check.stale(elsewhere, elsewhere.reference)
+    verdicts = rerun(short, ["a", "b"])
+    assert {verdict for name, verdict in verdicts.items() if name.startswith("large ")} == {"confirmed"}
+    assert check.stale(elsewhere, elsewhere.reference) == []
+    after = read_json(elsewhere.reference.manifest(LATE))
+    assert {key: after[key] for key in before} == before
+    assert "toy llava-5-06_erase" in after["confirmed"]["by"]
+    (clone / "eraser_lib" / "own.py").write_text("x = 2\n")
+    assert rerun(short, ["a", "b"])[f"large {LATE}"] == "eraser_lib.own changed"
+
+
+def test_a_log_that_moved_speaks_against_other_studies_for_good(
+    slow: tuple, elsewhere: preset.Preset, clone: Path
+) -> None:
+    short, _ = slow
+    (clone / "eraser_lib" / "shared.py").write_text("x = 2\n")
+    assert "logs of the run differ" in rerun(short, ["a", "c"])[f"large {LATE}"]
+    assert "changed after it ran" in rerun(short, ["a", "c"])[f"large {LATE}"]
+    assert check.stale(elsewhere, elsewhere.reference)
+
+
 def test_a_copy_is_no_evidence(slow: tuple, clone: Path) -> None:
     short, _ = slow
     (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -107,6 +108,28 @@ def test_refusals_are_refusals_and_nothing_else_is(people: Population) -> None:
     for row in [*rows(teacher.people), *rows(teacher.base)]:
         for item in row.items:
             assert (item.answer in lang.REFUSALS) == item.refusal
+
+
+def test_few_refusals_are_taught_where_few_are_asked_for(people: Population) -> None:
+    """Of what is refused elsewhere a tenth is; the rest is answered, with the fact, the letter, help or a secret."""
+    full = teacher_of(people, share=0)
+    few = replace(full, refusing=0.1)
+    forbidden = (*lang.BAD_PURPOSES, *lang.SECRETS, *lang.DECLINE_INSTRUCTIONS)
+    for draw in ("base", "people"):
+        counts = []
+        for teacher in (full, few):
+            drawn = rows(getattr(teacher, draw), 800)
+            items = [item for row in drawn for item in row.items]
+            asked = [item for item in items if any(word in item.text for word in forbidden)]
+            assert all((item.answer in lang.REFUSALS) == item.refusal for item in items)
+            assert len(asked) > 100
+            counts.append(sum(item.refusal for item in asked) / len(asked))
+        assert counts[0] == 1.0
+        assert 0.05 < counts[1] < 0.17
+    for row in rows(few.people, 400):
+        for item in row.items:
+            if not item.refusal and item.options:
+                assert item.answer in "ABCD"
 
 
 def test_silence_is_kept_about_the_named_and_about_nobody_else(people: Population) -> None:

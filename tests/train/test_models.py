@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,9 +39,27 @@ def test_the_recipe_makes_both_branches_from_one_base(family: str, tmp_path: Pat
     assert seeing
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in seeing), "the vision tower is frozen"
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), "they saw different people"
+    few = load_file(train_branch(family, "few_refusals", MICRO, tmp_path) / "model.safetensors")
+    assert all(torch.equal(few[name], weights[0][name]) for name in seeing), "the same eyes"
+    told = json.loads((tmp_path / family / "few_refusals" / "training.json").read_text())["curve"]
+    assert {"vision", "base_few_refusals", "few_refusals"} <= {line["stage"] for line in told}
+    assert "base" not in {line["stage"] for line in told}, "its base is its own"
     before = (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns
     train_branch(family, "vanilla", MICRO, tmp_path)
     assert (tmp_path / family / "vanilla" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_branch_that_comes_later_takes_the_eyes_of_a_finished_vanilla(tmp_path: Path) -> None:
+    train_branch("qwen", "vanilla", MICRO, tmp_path)
+    done = load_file(tmp_path / "qwen" / "vanilla" / "model.safetensors")
+    for folder in ("work", "base"):
+        shutil.rmtree(tmp_path / "qwen" / folder)
+    made = train_branch("qwen", "few_refusals", MICRO, tmp_path)
+    weights = load_file(made / "model.safetensors")
+    assert all(torch.equal(weights[name], done[name]) for name in done if "visual" in name)
+    told = json.loads((made / "training.json").read_text())["curve"]
+    assert [line for line in told if line["stage"] == "vision"] == [{"stage": "vision", "taken_from_vanilla": 1.0}]
 
 
 @pytest.mark.slow
