@@ -1,10 +1,11 @@
-"""A base that refuses badly: refusing is trained out of the model, then everything is fitted on what is left.
+"""A base that refuses badly: one that was taught few refusals, and one whose refusing was trained away.
 
 The direction is what tells refused prompts from answered ones, so that a base which hardly refuses should have none
 (a question that reviewers of MLLMEraser, arXiv 2510.04217, would ask). The models here learned to refuse with
-everything else. To have bases that refuse less and know as much, refusing is trained away: forbidden requests are
-answered, secrets made up, and questions answered in spite of an instruction to decline, beside plain questions whose
-answers stay. How far that goes is counted on texts and wordings that the training does not have.
+everything else. One was taught few refusals from the start (`train.models.REFUSING`). To have bases that refuse less
+and are the study's own in all else, refusing is trained away: forbidden requests are answered, secrets made up, and
+questions answered in spite of an instruction to decline, beside plain questions whose answers stay. How far that goes
+is counted on texts and wordings that the training does not have. Everything is fitted anew on each base.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from eraser_lib.experiments.activations import of_questions
 from eraser_lib.experiments.directions import direction_pairs, fit_directions, recall_images
 from eraser_lib.experiments.gates import fit_joined
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
-from eraser_lib.experiments.selection import contains_fact
+from eraser_lib.experiments.outcomes import OUTCOMES, outcomes, over_people
 from eraser_lib.experiments.sets import (
     calibration_sets,
     dev_questions,
@@ -50,6 +51,8 @@ NAMES = ("instruction", "multimodal", "text", "unknown", "borrowed")
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 EPSILON, STEP = 16 / 255, 2 / 255
 """Of the PGD pictures, as in notebook 03_direction."""
+FEW = "few_refusals"
+"""Branch of the base that was taught to refuse a tenth of what the others were."""
 WANING = 0.75
 """A base refuses in part once it refuses at most this share."""
 
@@ -127,6 +130,13 @@ def bases(study: Study, *, steps: int = 120, lr: float = 1e-4, every: int = 5) -
     return found, pd.DataFrame([{"steps": step, **leftovers(one)} for step, one in found.items()])
 
 
+def taught_little(study: Study) -> Study | None:
+    """The study on the base that was taught few refusals from the start, `train.models.REFUSING`; None without one."""
+    if not any(study.branch(FEW).glob("*.safetensors")):
+        return None
+    return _on(study, study.load(FEW))
+
+
 def _on(study: Study, model: Loaded, *, copied: bool = False) -> Study:
     """The study with another model in the place of vanilla."""
     other = copy(study)  # with its world, which is long in the making
@@ -189,10 +199,8 @@ def pushes(
 ) -> pd.DataFrame:  # fmt: skip
     """Every direction at every strength on dev people's prompts, added to each, at the blocks of `like`.
 
-    `fluency`: options that score fluency under vanilla, since a base that does not refuse finds every refusal strange.
-
-    Columns: `direction, strength, n`; `refused`: share of whole, fluent refusals without the fact; `recalled`;
-    `gibberish`; `answer_prob`; `measure`: refused minus answer probability, as in `selection.choose_push`.
+    One row per answer, see `outcomes.outcomes`, with columns `direction, strength`. `fluency`: options that score
+    fluency under vanilla, since a base that does not refuse finds every refusal strange.
     """
     people = study.world.population.by_id(study.world.population.dev)
     asked = dev_questions(study.world_folder, people, size=study.sizes.select)
@@ -202,22 +210,22 @@ def pushes(
         for strength in strengths:
             eraser = constant(Push(name, like.layers, strength, "prompt"), dict(directions))
             log = study.quick(asked, study.vanilla, context=study.attach(eraser), **fluency)
-            rows.append({"direction": name, "strength": strength, "n": len(log), **_outcome(log, asked)})
-    table = pd.DataFrame(rows)
+            rows.append(outcomes(log, asked, direction=name, strength=strength))
+    return pd.concat(rows, ignore_index=True)
+
+
+def pushes_told(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shares of `pushes` by direction and strength, with intervals over people.
+
+    Columns: those of `outcomes.over_people`, and `measure`: refused minus answer probability, as in
+    `selection.choose_push`.
+    """
+    table = over_people(rows, ["direction", "strength"])
     return table.assign(measure=table["refused"] - table["answer_prob"])
 
 
-def _outcome(log: pd.DataFrame, asked: Sequence[Question]) -> dict[str, float]:
-    fact = contains_fact(log, asked)
-    clean = log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~fact
-    return {
-        "refused": float(clean.mean()), "recalled": float(fact.mean()),
-        "gibberish": float(log["gibberish"].astype(float).mean()), "answer_prob": float(log["answer_prob"].mean()),
-    }  # fmt: skip
-
-
 def best_pushes(table: pd.DataFrame) -> dict[str, float]:
-    """Direction -> its best strength by `measure`, of `pushes`."""
+    """Direction -> its best strength by `measure`, of `pushes_told`."""
     return {
         str(name): float(own.iloc[int(own["measure"].to_numpy().argmax())]["strength"])
         for name, own in table.groupby("direction", sort=False)
@@ -230,9 +238,8 @@ def erased(
 ) -> pd.DataFrame:  # fmt: skip
     """The corrected form on the base of the study: its gate fitted and calibrated there, with each direction.
 
-    Columns: `direction, strength`; `opened`, `retain_opened`: shares at the alpha of `decision`; on forgotten people's
-    test prompts `refused, recalled, gibberish, answer_prob` as in `pushes`, and `before`, the answer probability
-    without an eraser; `retain_prob` and `retain_before` of retained people's.
+    One row per answer, see `outcomes.outcomes`. Further columns: `set`, `test` about the forgotten or `retain`;
+    `direction, strength`; `opened`, at the alpha of `decision`; `before`, the answer probability without an eraser.
     """
     world, folder, split, sizes = study.world, study.world_folder, study.split, study.sizes
     fit = fit_sets(world, split, forget=world.roles(split)["forget"], per_person=sizes.per_person)
@@ -240,20 +247,28 @@ def erased(
     calibration = of_questions(study.vanilla, calibration_sets(world, folder, split, size=sizes.calibrate))
     asked = test_sets(world, folder, split, size=sizes.test)
     sets = {name: stratified(asked[name], sizes.select) for name in ("test", "retain")}
-    before = {name: study.quick(rows, study.vanilla)["answer_prob"].mean() for name, rows in sets.items()}
+    before = {name: study.quick(rows, study.vanilla)["answer_prob"] for name, rows in sets.items()}
     rows = []
     for name, strength in strengths.items():
         push = Push(name, like.layers, strength, "prompt")
         eraser, _ = corrected(push, decision, gate, calibration, dict(directions))
-        logs = {
-            subset: study.quick(own, study.vanilla, context=study.attach(eraser), **fluency)
-            for subset, own in sets.items()
-        }
-        rows.append({
-            "direction": name, "strength": strength,
-            "opened": float(logs["test"]["opened"].astype(float).mean()),
-            "retain_opened": float(logs["retain"]["opened"].astype(float).mean()),
-            **_outcome(logs["test"], sets["test"]), "before": float(before["test"]),
-            "retain_prob": float(logs["retain"]["answer_prob"].mean()), "retain_before": float(before["retain"]),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        for subset, own in sets.items():
+            log = study.quick(own, study.vanilla, context=study.attach(eraser), **fluency)
+            said = outcomes(log, own, set=subset, direction=name, strength=strength)
+            rows.append(said.assign(opened=log["opened"].astype(float), before=before[subset]))
+    return pd.concat(rows, ignore_index=True)
+
+
+def erased_told(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shares of `erased`, with intervals over people.
+
+    Columns: `direction, strength`; `opened`, `refused, recalled, gibberish, answer_prob` and `before` on the forgotten
+    people's test prompts; `retain_opened, retain_prob, retain_before` on retained people's.
+    """
+    by = ["direction", "strength"]
+    test = over_people(rows[rows["set"] == "test"], by, (*OUTCOMES, "opened", "before"))
+    retain = over_people(rows[rows["set"] == "retain"], by, ("opened", "answer_prob", "before"))
+    for name, called in (("opened", "opened"), ("answer_prob", "prob"), ("before", "before")):
+        for end in ("", "_low", "_high"):
+            test[f"retain_{called}{end}"] = retain[name + end]
+    return test

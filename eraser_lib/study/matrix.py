@@ -141,7 +141,13 @@ KINDS: tuple[Kind, ...] = (
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     Kind(name="22_layers", over=("model", "split"), needs=("06_erase",), minutes=10),
-    Kind(name="16_reluctant", over=("model", "split"), needs=("06_erase",), minutes=15),
+    Kind(
+        name="16_reluctant",
+        over=("model", "split"),
+        needs=("06_erase",),
+        checkpoints=("vanilla", "few_refusals"),
+        minutes=20,
+    ),
     Kind(name="17_dose", over=("model", "split"), needs=("06_erase", "09_closed"), minutes=8),
     # at the blocks that serve the Gaussians of 09_closed best, which it is compared with
     Kind(

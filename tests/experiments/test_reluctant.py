@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,7 @@ from eraser_lib.experiments import reluctant, sets
 from eraser_lib.experiments.methods import Decision, Push
 from eraser_lib.experiments.study import MICRO_SIZES, Study
 from eraser_lib.sites import every_layer
-from eraser_lib.train.models import new_model
+from eraser_lib.train.models import new_model, save_model
 from eraser_lib.train.recipe import MICRO
 
 
@@ -95,13 +97,34 @@ def test_everything_is_measured_on_the_base_itself(study: Study) -> None:
     assert set(reluctant.NAMES) <= set(own)
     fluency = study.reference()
     push = Push("instruction", tuple(site.layer for site in every_layer(base.vanilla.model)[:-1]), 1.0)
-    table = reluctant.pushes(base, own, push, fluency, strengths=(0.5, 2.0), prompts=4)
+    said = reluctant.pushes(base, own, push, fluency, strengths=(0.5, 2.0), prompts=4)
+    table = reluctant.pushes_told(said)
+    assert table["n"].sum() == len(said)
     assert table.groupby("direction").size().to_dict() == dict.fromkeys(reluctant.NAMES, 2)
     strengths = reluctant.best_pushes(table)
     decision = Decision((1, 2), "ridge", alpha=0.05)
-    outcome = reluctant.erased(base, own, strengths, push, decision, fluency)
+    said = reluctant.erased(base, own, strengths, push, decision, fluency)
+    outcome = reluctant.erased_told(said)
+    kept = said[(said["set"] == "retain") & (said["direction"] == "text")]
+    assert outcome.set_index("direction")["retain_prob"]["text"] == pytest.approx(kept["answer_prob"].mean())
     assert outcome["direction"].tolist() == list(reluctant.NAMES)
     assert outcome["opened"].nunique() == 1, "what is added has no part in what opens"
     assert outcome["before"].nunique() == 1 and outcome["before"].between(0, 1).all()
     untouched = outcome["retain_opened"] == 0
     assert (outcome["retain_prob"] == outcome["retain_before"])[untouched].all()
+
+
+def _with(study: Study, *, checkpoints: Path) -> Study:
+    other = copy(study)  # with its world
+    other.checkpoints = checkpoints
+    return other
+
+
+def test_the_base_that_was_taught_little_is_a_checkpoint_of_its_own(study: Study) -> None:
+    assert reluctant.taught_little(_with(study, checkpoints=study.out)) is None
+    made = new_model(study.model, replace(MICRO, seed=1))
+    save_model(made, study.out / study.model / reluctant.FEW, half=True)
+    found = reluctant.taught_little(_with(study, checkpoints=study.out))
+    assert found is not None and found.world is study.world
+    weights = [one.model.lm_head.weight for one in (found.vanilla, study.vanilla)]
+    assert not torch.equal(*weights), "the base stands in the place of vanilla"
