@@ -10,7 +10,6 @@ with a `caption` and a `name`, and a `question` with an `answer` in words. No co
 from __future__ import annotations
 
 import argparse
-import io
 import random
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pandera.pandas as pa
-from PIL import Image
 
 from eraser_lib.bench.protocols import ZERO_SHOT
 from eraser_lib.bench.reader import SchemaError
-from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset
+from eraser_lib.bench.records import Modality, Picture, Prompt, Question, Role, Stored, Subset
 from eraser_lib.bench.schema import cells, is_picture, read_table, validate
 from eraser_lib.bench.written import check_free, write_questions
 
@@ -139,9 +137,7 @@ def _row(row: Mapping[str, Any], rng: random.Random) -> Iterable[tuple[str, dict
         yield "name", {**shared, "attribute": "name", **_choice(NAME, person, list(others), image, rng)}
 
 
-def _choice(
-    question: str, answer: str, others: list[str], image: Image.Image | None, rng: random.Random
-) -> dict[str, Any]:
+def _choice(question: str, answer: str, others: list[str], image: Picture | None, rng: random.Random) -> dict[str, Any]:
     options = [*(other for other in others if other != answer), answer]
     rng.shuffle(options)
     return {
@@ -150,10 +146,10 @@ def _choice(
     }  # fmt: skip
 
 
-def _image(cell: Any) -> Image.Image | None:
+def _image(cell: Any) -> Stored | None:
     if _empty(cell):
         return None
-    return Image.open(io.BytesIO(cell["bytes"])).convert("RGB")
+    return Stored(cell["bytes"])
 
 
 def _texts(cell: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from PIL import Image
 from eraser_lib.bench.people import Person, Population
 from eraser_lib.bench.portraits import Genotype
 from eraser_lib.bench.reader import read_part, read_pictures, read_profiles
-from eraser_lib.bench.records import Question
+from eraser_lib.bench.records import Question, Stored
 from eraser_lib.bench.world import World
 
 ASKED, FITTED = "Asked_Set", "Fit_Set"
@@ -27,7 +27,7 @@ class Documented(Person):
 
     genotype: Genotype = field(init=False, repr=False)
     attributes: dict[str, str] = field(default_factory=dict)
-    photos: tuple[Image.Image, ...] = field(default=(), repr=False, compare=False)
+    photos: tuple[Stored, ...] = field(default=(), repr=False, compare=False)
     fitted: tuple[Question, ...] = field(default=(), repr=False)
     """What a fit may use."""
     asked: tuple[Question, ...] = field(default=(), repr=False)
@@ -35,7 +35,7 @@ class Documented(Person):
 
     def photo(self, number: int) -> Image.Image:
         """One of the pictures, in turn."""
-        return self.photos[number % len(self.photos)]
+        return self.photos[number % len(self.photos)].decode()
 
 
 def open_benchmark(folder: Path) -> World:

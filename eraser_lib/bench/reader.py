@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from eraser_lib.bench.protocols import PROTOCOLS, WORLD, Protocol
-from eraser_lib.bench.records import Modality, Prompt, Question, Role, Subset, Task
+from eraser_lib.bench.records import Modality, Prompt, Question, Role, Stored, Subset, Task
 
 TASKS = ("Classification_Task", "Mask_Task", "Generation_Task")
 COLUMNS = ("ID", *TASKS)
@@ -72,8 +70,8 @@ def read_part(
     return read_questions(folder / f"{name}.parquet", subset, role=role, people=people, protocol=PROTOCOLS[protocol])
 
 
-def read_pictures(path: Path) -> dict[str, list[Image.Image]]:
-    """Identifier -> the pictures that a file shows of that person."""
+def read_pictures(path: Path) -> dict[str, list[Stored]]:
+    """Identifier -> the pictures that a file shows of that person, as they are stored."""
     frame = pd.read_parquet(path)
     return {row["ID"]: _pictures(path.name, n, row) for n, row in enumerate(_rows(frame))}
 
@@ -151,16 +149,19 @@ def _person_questions(
         ) from error
 
 
-def _pictures(name: str, number: int, row: dict[str, Any]) -> list[Image.Image]:
+def _pictures(name: str, number: int, row: dict[str, Any]) -> list[Stored]:
     cells = row.get("images")
     column = "image" if cells is None else "images"
     cells = [row.get("image")] if cells is None else list(cells)
     if not cells:
         raise SchemaError(f"{name}, row {number}, column {column}: no picture; a person needs at least one")
+    where = f"{name}, row {number}, column {column}"
     try:
-        return [Image.open(io.BytesIO(cell["bytes"])).convert("RGB") for cell in cells]
-    except (TypeError, KeyError, OSError) as error:
-        raise SchemaError(f"{name}, row {number}, column {column}: not a picture with bytes ({error})") from error
+        return [Stored(cell["bytes"], where) for cell in cells]
+    except (TypeError, KeyError) as error:
+        raise SchemaError(f"{where}: not a picture with bytes ({error})") from error
+    except ValueError as error:
+        raise SchemaError(str(error)) from error
 
 
 def _json(name: str, number: int, column: str, value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -16,6 +17,43 @@ Subset = Literal[
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A picture as the bytes of its file, decoded when it is looked at: by the workers that prepare a batch, and not
+    kept, since a thousand photographs would take gigabytes. Whoever converts or saves pictures can take it for one."""
+
+    data: bytes = field(repr=False)
+    where: str = ""
+    """What errors call it, such as file, row and column."""
+
+    def __post_init__(self) -> None:
+        """`ValueError` for bytes that are no picture, as far as their beginning tells."""
+        try:
+            with Image.open(io.BytesIO(self.data)):
+                pass
+        except (TypeError, OSError) as error:
+            raise ValueError(f"{self.where}: not a picture with bytes ({error})") from error
+
+    def decode(self) -> Image.Image:
+        """The picture as RGB. `ValueError` where the bytes break off."""
+        try:
+            with Image.open(io.BytesIO(self.data)) as file:
+                return file.convert("RGB")
+        except (OSError, SyntaxError) as error:  # the second is Pillow's for a chunk of a PNG that is broken
+            raise ValueError(f"{self.where}: a picture that cannot be decoded ({error})") from error
+
+    def convert(self, mode: str) -> Image.Image:
+        """As of a PIL image."""
+        return self.decode().convert(mode)
+
+    def save(self, *target: Any, **options: Any) -> None:
+        """As of a PIL image."""
+        self.decode().save(*target, **options)
+
+
+Picture = Image.Image | Stored
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What a user sends: a text, perhaps an image, perhaps a system instruction.
 
@@ -23,16 +61,16 @@ class Prompt:
     """
 
     text: str
-    image: Image.Image | None = field(default=None, compare=False, repr=False)
+    image: Picture | None = field(default=None, compare=False, repr=False)
     system: str | None = None
     shots: tuple[Prompt, ...] = field(default=(), repr=False)
     """Examples that are shown first, each with its answer in its text; see `eraser_lib.bench.protocols`."""
 
     @property
     def images(self) -> list[Image.Image]:
-        """The images of the examples and the prompt's own, in the order in which they are shown."""
+        """The images of the examples and the prompt's own, decoded, in the order in which they are shown."""
         shown = [shot.image for shot in (*self.shots, self)]
-        return [image for image in shown if image is not None]
+        return [image.decode() if isinstance(image, Stored) else image for image in shown if image is not None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -15,6 +15,7 @@ import pandas as pd
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.log import SCHEMA, log_key, read_log, write_log
 from eraser_lib.evaluate.session import Options, Row, Session
+from eraser_lib.stream import ahead
 
 if TYPE_CHECKING:
     from eraser_lib.families.base import Loaded
@@ -43,8 +44,8 @@ def evaluate(
     """
     session = Session(loaded, dict(log_extra or {}), **options)
     rows: dict[int, Row] = {}
-    for batch in batches(questions, session.batch_size):
-        answered = session.ask([questions[index] for index in batch])
+    todo = batches(questions, session.batch_size)
+    for batch, answered in zip(todo, _answered(session, questions, todo), strict=True):
         rows.update(zip(batch, answered, strict=True))
         if progress is not None:
             progress(len(rows), len(questions))
@@ -93,8 +94,8 @@ def evaluate_to(
     todo = [batch for batch in batches(questions, session.batch_size) if questions[batch[0]].id not in done]
     fresh: list[Row] = []
     saved = time.monotonic()
-    for number, batch in enumerate(todo):
-        fresh += session.ask([questions[index] for index in batch])
+    for number, answered in enumerate(_answered(session, questions, todo)):
+        fresh += answered
         if time.monotonic() - saved >= part_seconds or number == len(todo) - 1:
             _save(parts / f"part-{len(done):06d}.json", fresh)
             done.update((row["id"], row) for row in fresh)
@@ -104,6 +105,13 @@ def evaluate_to(
     write_log(path, _frame([done[question.id] for question in questions]), key=fingerprint)
     shutil.rmtree(parts)
     return read_log(path)
+
+
+def _answered(session: Session, questions: Sequence[Question], todo: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+    """The rows of one batch after the other. The next one's pictures are decoded while the model answers this one."""
+    asked = [[questions[index] for index in batch] for batch in todo]
+    for own, inputs in zip(asked, ahead(session.encoded, asked, workers=1), strict=True):
+        yield session.ask(own, inputs)
 
 
 def reference_floor(logs: pd.DataFrame, *, quantile: float = 0.01) -> float:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from eraser_lib.bench.records import Prompt, Question
@@ -16,6 +16,7 @@ from eraser_lib.evaluate.log import SCHEMA, prompt_hash
 from eraser_lib.evaluate.refusal import RefusalDetector
 from eraser_lib.evaluate.scores import LETTERS, score_answer, truth_ratio
 from eraser_lib.evaluate.teacher import Prefill, continuation_logprobs, prefill
+from eraser_lib.stream import ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +73,8 @@ class Session:
     declined: Callable[[Prompt], Prompt] | None = None
     reference: Loaded | None = None
     reference_floor: float | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Question -> `prompt_hash` of what is asked."""
 
     def fingerprint(self, questions: Sequence[Question], key: str) -> str:
         """Hash of everything that decides the rows, as far as it can be seen from here."""
@@ -83,41 +86,50 @@ class Session:
         parts += [self.batch_size, self.max_new_tokens, self.forced, self.truth_ratios, self.stepwise]
         parts += [str(self.loaded.model.dtype), self.loaded.model.device.type]
         parts += [self.detector.patterns, sorted(self.vocabulary or ()), self.reference_floor]
-        for question in questions:
-            prompt = self._prepared(question)
-            parts.append([question.id, prompt_hash(prompt), question.answer, question.fact, question.options])
+        for question, shown in zip(questions, ahead(self._hash, questions), strict=True):
+            parts.append([question.id, shown, question.answer, question.fact, question.options])
             parts.append([question.wrong, question.paraphrase])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def ask(self, questions: Sequence[Question]) -> list[Row]:
-        """One batch: generate, score, and one row per question."""
+    def encoded(self, questions: Sequence[Question]) -> dict[str, Tensor]:
+        """What the model reads of a batch: pictures decoded and texts tokenised, for `ask`; no model is called."""
+        for question in questions:
+            self._hash(question)
+        return self.loaded.encode([self._prepared(question) for question in questions])
+
+    def ask(self, questions: Sequence[Question], inputs: dict[str, Tensor]) -> list[Row]:
+        """One batch: generate, score, and one row per question; `inputs` is what `encoded` says of them."""
         start = time.perf_counter()
         prompts = [self._prepared(question) for question in questions]
         with self.context() if self.context else nullcontext() as handle:
-            outputs = self.loaded.generate(prompts, max_new_tokens=self.max_new_tokens)
+            outputs = self.loaded.generate(prompts, max_new_tokens=self.max_new_tokens, inputs=inputs)
             gates = gate_columns(handle, len(questions))
             if handle is not None and hasattr(handle, "new_prompt"):
                 handle.new_prompt()
             stepwise = self.stepwise or _fires_on_length(handle)
-            scores = self._teacher(questions, prompts, stepwise) if self.forced else [{} for _ in questions]
+            scores = self._teacher(questions, inputs, stepwise) if self.forced else [{} for _ in questions]
         likely = self._reference(questions, outputs)
         share = (time.perf_counter() - start) / len(questions)
         return [
-            self._row(question, prompt, output, gate | score, logprob) | {"seconds": share}
-            for question, prompt, output, gate, score, logprob in zip(
-                questions, prompts, outputs, gates, scores, likely, strict=True
-            )
+            self._row(question, output, gate | score, logprob) | {"seconds": share}
+            for question, output, gate, score, logprob in zip(questions, outputs, gates, scores, likely, strict=True)
         ]
 
     def _prepared(self, question: Question) -> Prompt:
         return self.prepare(question.prompt) if self.prepare else question.prompt
 
+    def _hash(self, question: Question) -> str:
+        """`prompt_hash` of what is asked, for which pictures are decoded: once, by a worker."""
+        if question.id not in self.hashes:
+            self.hashes[question.id] = prompt_hash(self._prepared(question))
+        return self.hashes[question.id]
+
     def _ids(self, answer: str) -> list[int]:
         # The end of the turn is left out: a sure end would lift the mean of a short answer.
         return self.loaded.answer_ids(answer)[:-1]
 
-    def _teacher(self, questions: Sequence[Question], prompts: Sequence[Prompt], stepwise: bool) -> list[Row]:
-        state = prefill(self.loaded.model, self.loaded.encode(prompts))
+    def _teacher(self, questions: Sequence[Question], inputs: dict[str, Tensor], stepwise: bool) -> list[Row]:
+        state = prefill(self.loaded.model, inputs)
 
         def score(answers: Sequence[Sequence[int]]) -> list[list[float]]:
             return continuation_logprobs(state, answers, stepwise=stepwise)
@@ -197,9 +209,7 @@ class Session:
                 found[row] = value if prompts is asked or before is None else max(before, value)
         return found
 
-    def _row(
-        self, question: Question, prompt: Prompt, output: str, scored: Row, reference_logprob: float | None
-    ) -> Row:
+    def _row(self, question: Question, output: str, scored: Row, reference_logprob: float | None) -> Row:
         tokens = len(self._ids(output)) if output else 0
         ended = tokens < self.max_new_tokens
         score = score_answer(
@@ -221,7 +231,7 @@ class Session:
         return {
             **self.extra,
             **about,
-            "prompt_hash": prompt_hash(prompt),
+            "prompt_hash": self._hash(question),
             "output": output,
             "output_tokens": tokens,
             "ended": ended,

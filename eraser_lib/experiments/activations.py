@@ -11,6 +11,7 @@ from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.families import Loaded
 from eraser_lib.hooks import run_capture
 from eraser_lib.sites import HookSite, every_layer
+from eraser_lib.stream import ahead
 
 Activations = dict[HookSite, Tensor]
 """Hook site -> activations of shape `(N, d)`, one row per prompt."""
@@ -27,8 +28,8 @@ def read_activations(
     wanted = tuple(sites) if sites is not None else every_layer(loaded.model)
     order = sorted(range(len(prompts)), key=lambda i: (prompts[i].image is None, len(prompts[i].text)))
     parts: dict[HookSite, list[Tensor]] = {site: [] for site in wanted}
-    for start in range(0, len(order), batch_size):
-        inputs = loaded.encode([prompts[i] for i in order[start : start + batch_size]])
+    chunks = [[prompts[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+    for inputs in ahead(loaded.encode, chunks, workers=1):  # pictures are decoded while the model reads
         for site, values in run_capture(loaded.model, inputs, wanted).items():
             parts[site].append(values.float().cpu())
     back = torch.argsort(torch.tensor(order))

@@ -56,13 +56,13 @@ def recall_images(
         image = person.photo(rng.randrange(40))
         prompts.append(Prompt(secret_item(who, rng=rng).text, image))
         targets.append(who[:1].upper() + who[1:])
-    shown = loaded.one_size([prompt.image for prompt in prompts if prompt.image is not None])
+    shown = loaded.one_size([image for prompt in prompts for image in prompt.images])
     prompts = [replace(prompt, image=image) for prompt, image in zip(prompts, shown, strict=True)]
     adversarial, noisy, losses = [], [], []
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(prompts), batch):
         part = slice(start, start + batch)
-        images = [prompt.image for prompt in prompts[part] if prompt.image is not None]
+        images = [image for prompt in prompts[part] for image in prompt.images]
         clean = to_pixels(images).to(loaded.model.device)
         loss = _answer_loss(loaded, prompts[part], targets[part])
         attack = pgd(loss, clean, epsilon=epsilon, step=step, steps=steps, generator=generator)

@@ -54,9 +54,9 @@ def _sample(sets: Mapping[str, Sequence[Question]]) -> tuple[dict[str, list[Any]
             step = max(1, len(rows) // (count // 2))
             for question in rows[::step][: count // 2]:
                 place = None
-                if question.prompt.image is not None:
+                for image in question.prompt.images:
                     place = len(images)
-                    images.append(_jpeg(question.prompt.image))
+                    images.append(_jpeg(image))
                 questions[question.id] = [subset, modality, question.prompt.text, question.answer, place]
     return questions, images
 

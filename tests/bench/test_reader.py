@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from eraser_lib.bench.reader import SchemaError, read_pictures, read_questions
+from eraser_lib.bench.records import Stored
 
 
 def _picture(colour: tuple[int, int, int]) -> dict[str, bytes]:
@@ -69,8 +70,7 @@ def test_real_style_rows_are_read(tmp_path: Path, as_json: bool) -> None:
     assert by["qa", "cloze"].prompt.text.startswith("Ada Cole lives in [Blank].")
     assert by["vqa", "generation"].answer == "Ada Cole from Oslo."
     assert by["qa", "generation"].fact is None
-    assert by["vqa", "cloze"].prompt.image is not None
-    assert by["vqa", "cloze"].prompt.image.getpixel((0, 0)) == (255, 0, 0)
+    assert by["vqa", "cloze"].prompt.images[0].getpixel((0, 0)) == (255, 0, 0)
     assert by["qa", "cloze"].prompt.image is None
     assert len({x.id for x in questions}) == 6
 
@@ -81,9 +81,9 @@ def test_several_pictures_are_used_in_turn(tmp_path: Path) -> None:
     path = _write(tmp_path, row)
     visual = [x for x in read_questions(path, "test") if x.modality == "vqa"]
     assert [x.view for x in visual] == [0, 1, 0]
-    colours = [x.prompt.image.getpixel((0, 0)) for x in visual if x.prompt.image is not None]
+    colours = [image.getpixel((0, 0)) for x in visual for image in x.prompt.images]
     assert colours == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
-    assert [image.getpixel((0, 0)) for image in read_pictures(path)["17"]] == [(255, 0, 0), (0, 0, 255)]
+    assert [image.decode().getpixel((0, 0)) for image in read_pictures(path)["17"]] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_people_are_chosen_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -142,3 +142,30 @@ def test_a_broken_picture_names_file_row_and_column(tmp_path: Path, column: str,
     rows[1][column] = cell
     with pytest.raises(SchemaError, match=rf"forget_5.parquet, row 1, column {column}"):
         read_questions(_write(tmp_path, *rows), "forget")
+
+
+def test_pictures_stay_as_small_as_they_are_stored_until_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    decode = Stored.decode
+    monkeypatch.setattr(Stored, "decode", lambda self: looked.append(self.where) or decode(self))
+    asked = read_questions(_write(tmp_path, _row()), "forget")
+    assert not looked, "reading looks at no picture"
+    (shown,) = {
+        id(question.prompt.image): question.prompt.image for question in asked if question.modality == "vqa"
+    }.values()
+    assert isinstance(shown, Stored), "one for all questions about it"
+    assert [image.getpixel((0, 0)) for question in asked for image in question.prompt.images] == [(255, 0, 0)] * 3
+    assert looked == ["forget_5.parquet, row 0, column image"] * 3
+
+
+def test_a_picture_that_breaks_off_is_named_when_it_is_looked_at(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(out, "PNG")
+    asked = read_questions(_write(tmp_path, _row(image={"bytes": out.getvalue()[:2000]})), "forget")
+    (broken,) = {question.prompt.image for question in asked if question.modality == "vqa"}
+    assert isinstance(broken, Stored)
+    for look in (broken.decode, lambda: broken.convert("L"), lambda: broken.save(tmp_path / "there.png")):
+        with pytest.raises(ValueError, match="row 0, column image: a picture that cannot be decoded"):
+            look()

@@ -115,7 +115,7 @@ def test_pictures_are_the_views_they_should_be(written: tuple[Path, str], world:
                 else [portraits.training_view(identifier, 0)]
             )
             expected = [portraits.render(person.genotype, view).tobytes() for view in views]
-            assert [picture.tobytes() for picture in pictures] == expected
+            assert [picture.decode().tobytes() for picture in pictures] == expected
 
 
 def test_visual_questions_use_every_picture(written: tuple[Path, str]) -> None:

@@ -67,7 +67,7 @@ def write_part(folder: Path, rows: list[dict[str, Any]], name: str) -> Path:
 
 def content(questions: Sequence[Question]) -> list[tuple[Any, ...]]:
     """All that is kept."""
-    shown = [(image.size, image.tobytes()) if (image := q.prompt.image) else None for q in questions]
+    shown = [[(image.size, image.tobytes()) for image in q.prompt.images] for q in questions]
     return [
         (q.prompt.text, q.answer, q.person, q.modality, picture) for q, picture in zip(questions, shown, strict=True)
     ]

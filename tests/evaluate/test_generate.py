@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
-from eraser_lib.bench.records import Prompt, Question
+from eraser_lib.bench.records import Prompt, Question, Stored
 from eraser_lib.evaluate.generate import batches, evaluate, evaluate_to, reference_floor
 from eraser_lib.evaluate.log import log_key, read_log, to_table
 from eraser_lib.evaluate.session import Session, gate_columns, trimmed_mean
 from eraser_lib.evaluate.teacher import continuation_logprobs, prefill
+from eraser_lib.experiments.activations import read_activations
 from eraser_lib.families.base import Loaded
 from eraser_lib.sites import HookSite
 
@@ -180,3 +183,35 @@ def test_batches_are_sorted_by_length_and_reject_double_ids(questions: list[Ques
         batches([questions[0], questions[0]], 2)
     with pytest.raises(ValueError, match="at least 1"):
         batches(questions, 0)
+
+
+def test_pictures_are_decoded_by_workers_beside_the_model_and_answers_are_the_same(
+    loaded: Loaded, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored(question: Question) -> Question:
+        if not question.prompt.images:
+            return question
+        out = io.BytesIO()
+        question.prompt.images[0].save(out, "PNG")
+        return replace(question, prompt=replace(question.prompt, image=Stored(out.getvalue())))
+
+    options = {"batch_size": 2, "max_new_tokens": 3}
+    plain = evaluate(loaded, questions, **options)
+    threads: list[threading.Thread] = []
+    decode = Stored.decode
+    monkeypatch.setattr(Stored, "decode", lambda self: threads.append(threading.current_thread()) or decode(self))
+    kept = [stored(question) for question in questions]
+    pictures = sum(isinstance(question.prompt.image, Stored) for question in kept)
+    logs = [
+        evaluate(loaded, kept, **options),
+        evaluate_to(tmp_path / "log.parquet", loaded, kept, log_extra=RUN, **options),
+    ]
+    same = ["id", "prompt_hash", "output", "answer_logprob"]
+    for log in logs:
+        assert log[same].to_dict("list") == plain[same].to_dict("list")
+    assert threading.main_thread() not in threads
+    assert len(threads) == 4 * pictures, "once for the model and once for the hash of what was asked"
+    threads.clear()
+    read = [read_activations(loaded, [q.prompt for q in asked], batch_size=2) for asked in (questions, kept)]
+    assert all(torch.equal(read[0][site], read[1][site]) for site in read[0])
+    assert len(threads) == pictures and threading.main_thread() not in threads
