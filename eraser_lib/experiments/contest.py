@@ -32,6 +32,8 @@ UNDO = {
 STEERED = ("constant", "mllmeraser_published", "mllmeraser")
 LATER = ("mllmeraser_quadratic",)
 """Made after the tests of the others were seen: compared in a notebook of its own, and no part of their family."""
+GATED = ("detector", "mllmeraser_quadratic")
+"""Those whose only dial is the threshold of what they recognise by."""
 ERASER = "eraser.safetensors"
 BATCH = 32
 """Prompts in a batch whose passes are timed for the ledger."""
@@ -142,6 +144,36 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         best = family[int(table["score"].to_numpy().argmax())]
         own = table[family == best].sort_values("dial")
         found[method] = own.rename(columns={"forget_prob": "gone", "kept_prob": "kept"})[["dial", "gone", "kept"]]
+    return found
+
+
+def by_threshold(logs: pd.DataFrame, methods: Sequence[str] = GATED) -> dict[str, pd.DataFrame]:
+    """Method -> what a gate or detector trades as its threshold falls: `dial, gone, kept`, on the people of its log.
+
+    Read from the log: what is not opened is answered as vanilla answers it. From a threshold that nobody reaches to
+    the one that was set; where every opened prompt gets one answer, as behind a detector, on to one that all reach.
+    `logs`: of one model and split, vanilla among them. A method whose log is not split by one threshold is left out.
+    """
+    found = {}
+    before = logs[logs["method"] == "vanilla"].set_index("id")["answer_prob"].astype(float)
+    for method in methods:
+        own = logs[(logs["method"] == method) & logs["subset"].isin(["test", "retain"])].dropna(subset=["gate_value"])
+        opened = own["opened"].astype(bool)
+        if own.empty or not opened.any():
+            continue
+        value, said = own["gate_value"].astype(float), own["answer_prob"].astype(float)
+        canned = said[opened].nunique() == 1
+        lowest = value[~opened].max() if not opened.all() else -math.inf
+        if lowest >= value[opened].min():
+            continue
+        said = said.where(opened, said[opened].iloc[0]) if canned else said
+        plain, asked = own["id"].map(before), own["subset"]
+        rows = []
+        for threshold in sorted({*value.quantile([step / 100 for step in range(101)])}, reverse=True):
+            if threshold >= lowest or canned:
+                now = said.where(value > threshold, plain)
+                rows.append((-threshold, now[asked == "test"].mean(), now[asked == "retain"].mean()))
+        found[method] = pd.DataFrame(rows, columns=["dial", "gone", "kept"])
     return found
 
 

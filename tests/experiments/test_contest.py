@@ -184,6 +184,33 @@ def test_undoing_is_timed(tmp_path: Path) -> None:
     assert not any(part._forward_hooks for part in loaded.model.modules()), "it is really undone"
 
 
+def gated(method: str, values: list[float], threshold: float, said: list[float]) -> pd.DataFrame:
+    """Rows about two forgotten and two retained people, with what a gate says and how likely the answer then is."""
+    opened = [value > threshold for value in values]
+    return pd.DataFrame({
+        "method": method, "id": ["a", "b", "c", "d"], "subset": ["test", "test", "retain", "retain"],
+        "gate_value": values, "opened": opened, "answer_prob": said,
+    })  # fmt: skip
+
+
+def test_a_threshold_is_a_dial_as_far_as_the_log_can_tell() -> None:
+    before = gated("vanilla", [0.0] * 4, 1.0, [0.9, 0.8, 1.0, 0.6]).assign(gate_value=None, opened=None)
+    # the detector gives everybody the same answer, so that what it would say to the others is known
+    detector = gated("detector", [3.0, 1.0, 2.0, 0.0], 1.5, [0.0, 0.8, 0.0, 0.6])
+    gate = gated("mllmeraser_quadratic", [3.0, 1.0, 2.0, 0.0], 1.5, [0.1, 0.8, 0.3, 0.6])
+    lines = contest.by_threshold(pd.concat([before, detector, gate]))
+    for line in lines.values():
+        assert line["dial"].is_monotonic_increasing
+        first = line.iloc[0]
+        assert (first["gone"], first["kept"]) == pytest.approx((0.85, 0.8)), "nobody is opened: vanilla"
+    at = {(row.gone, row.kept) for row in lines["detector"].round(3).itertuples()}
+    assert {(0.4, 0.8), (0.4, 0.3), (0.0, 0.3)} <= at, "opened one after the other, down to all but the least"
+    at = {(row.gone, row.kept) for row in lines["mllmeraser_quadratic"].round(3).itertuples()}
+    assert at == {(0.85, 0.8), (0.45, 0.8), (0.45, 0.45)}, "no further than the threshold that was set"
+    other = gated("detector", [3.0, 1.0, 2.0, 0.0], 1.5, [0.0, 0.8, 0.0, 0.6]).assign(opened=[False, True, True, False])
+    assert contest.by_threshold(pd.concat([before, other])) == {}, "what is opened is not told by this value"
+
+
 def logs() -> pd.DataFrame:
     rows = []
     for method, gone in (("vanilla", 1.0), ("npo", 0.25)):
