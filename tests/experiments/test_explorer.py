@@ -53,7 +53,7 @@ def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -
         assert (place is None) == (question.prompt.image is None)
         if place is not None and question.prompt.image is not None:
             picture = Image.open(io.BytesIO(base64.b64decode(data["images"][place])))
-            assert picture.size == question.prompt.image.size
+            assert picture.size == question.prompt.images[-1].size
     assert own["groups"]["retain"] == sorted(own["groups"]["retain"])
     assert len(own["groups"]["test"]) == len(sets["test"]), "curves are of all prompts, not of the sample"
     assert own["thresholds"] == [{"alpha": 0.01, "threshold": 1.25}]
