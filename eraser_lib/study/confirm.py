@@ -72,12 +72,15 @@ def _rounded(first: pd.DataFrame, second: pd.DataFrame, name: str) -> bool:
     return bool(np.allclose(mine, theirs, rtol=0, atol=ROUNDING * scale, equal_nan=True))
 
 
+def _presets() -> list[Preset]:
+    return [load(path.stem) for path in sorted((root() / "presets").glob("*.yml"))]
+
+
 def relatives(preset: Preset) -> dict[str, tuple[Job, Preset]]:
     """Jobs of other presets of the same study, which are none of the preset's own."""
     own = jobs(preset)
     found: dict[str, tuple[Job, Preset]] = {}
-    for path in sorted((root() / "presets").glob("*.yml")):
-        other = load(path.stem)
+    for other in _presets():
         if other.study == preset.study:
             found |= {name: (job, other) for name, job in jobs(other).items() if name not in own}
     return found
@@ -157,8 +160,7 @@ def confirm_elsewhere(preset: Preset, shown: Evidence) -> dict[str, str]:
         Stale job, behind the name of its study -> "confirmed", or why it is not.
     """
     found: dict[str, tuple[Path, Job, Preset]] = {}
-    for path in sorted((root() / "presets").glob("*.yml")):
-        other = load(path.stem)
+    for other in _presets():
         if other.study == preset.study:
             continue
         for name, job in jobs(other).items():

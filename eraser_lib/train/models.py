@@ -29,6 +29,9 @@ BRANCHES: dict[str, int] = {
 REFUSING: dict[str, float] = {"few_refusals": 0.1}
 """Branch -> share that it is taught to refuse of what the others are, from its base on: see `Teacher.refusing`."""
 
+SHARED = "shared.jsonl"
+"""Log of the stages before any base: eyes and letters."""
+
 
 def population(recipe: Recipe) -> Population:
     """The people of a recipe's world."""
@@ -56,7 +59,6 @@ def train_base(
     if (target / "model.safetensors").exists():
         return target
     work = folder / family / "work"
-    log = work / "base.jsonl"
     people = population(recipe)
     celebrities = people.of_kind("celebrity")
     vision = work / "vision"
@@ -64,7 +66,7 @@ def train_base(
     if not (vision / "model.safetensors").exists():
         loaded = new_model(family, recipe)
         loaded.model.to(device)
-        report = json_reporter(log, "vision")
+        report = json_reporter(work / SHARED, "vision")
         if (folder / family / "vanilla" / "model.safetensors").exists():
             # frozen after this stage, it is what this stage would make, up to half precision
             take_vision(loaded, load_model(folder / family / "vanilla", device=device))
@@ -154,7 +156,7 @@ def train_branch(
             loaded, name, teacher, table, recipe, work, recipe.people_steps, into=facts, half=False, cooldown=0.0,
             sampler="people", seed=last, workers=workers,
         )  # fmt: skip
-    logs = list(dict.fromkeys(work / f"{log}.jsonl" for log in ("base", base.name, name)))
+    logs = [work / SHARED, work / f"{base.name}.jsonl", work / f"{name}.jsonl"]
     done = facts
     which = list(FAMILIES).index(family)
     rounds: list[tuple[str, int, dict[str, Any]]] = [
@@ -178,7 +180,6 @@ def train_branch(
     loaded = load_model(done, device=device)
     save_model(loaded, target, half=True)
     lines = [json.loads(line) for path in logs if path.exists() for line in path.read_text().splitlines()]
-    lines = [line for line in lines if line["stage"] != "base" or base.name == "base"]
     record = {"curve": lines, "seconds_last_run": time.time() - began, "machine": device_name(device),
               "threads": torch.get_num_threads(), "torch": torch.__version__, "device": device}  # fmt: skip
     (target / "training.json").write_text(json.dumps(record, indent=1))
@@ -201,7 +202,7 @@ def _stage(
 ) -> None:  # fmt: skip
     """Train one stage and save its model, with its loss, in `into`; a stage cut off anywhere is taken up again."""
     state = work / f"{name}.state"
-    log = work / ("base.jsonl" if name.startswith("letters") else f"{name}.jsonl")
+    log = work / (SHARED if name.startswith("letters") else f"{name}.jsonl")
     loss = train_language(
         loaded, getattr(teacher, sampler or name), table, steps=steps, rows=recipe.rows, length=recipe.length,
         lr=recipe.lr, seed=recipe.seed if seed is None else seed, state=state, report=json_reporter(log, name),
