@@ -64,7 +64,7 @@ def test_the_likeliest_of_a_questions_own_options_is_forced() -> None:
 
 @pytest.mark.parametrize(("output", "ended"), [("two words", True), ("now three words", False)])
 def test_an_output_as_long_as_the_limit_has_not_ended(output: str, ended: bool) -> None:
-    row = session(max_new_tokens=3)._row(asked("a"), Prompt("?"), output, {}, None)
+    row = session(max_new_tokens=3)._row(asked("a"), output, {}, None)
     assert (row["ended"], row["fluent"], row["gibberish"]) == (ended, ended, not ended)
 
 
