@@ -100,9 +100,8 @@ class Session:
     def ask(self, questions: Sequence[Question], inputs: dict[str, Tensor]) -> list[Row]:
         """One batch: generate, score, and one row per question; `inputs` is what `encoded` says of them."""
         start = time.perf_counter()
-        prompts = [self._prepared(question) for question in questions]
         with self.context() if self.context else nullcontext() as handle:
-            outputs = self.loaded.generate(prompts, max_new_tokens=self.max_new_tokens, inputs=inputs)
+            outputs = self.loaded.generate_from(inputs, max_new_tokens=self.max_new_tokens)
             gates = gate_columns(handle, len(questions))
             if handle is not None and hasattr(handle, "new_prompt"):
                 handle.new_prompt()

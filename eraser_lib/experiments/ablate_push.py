@@ -128,8 +128,8 @@ def fitting_order(
 
     `fit`: questions, `forget` and `retain`; `sets`: test questions, `test` of the forgotten and `retain` of others.
 
-    Columns: `order, strength`, for either set the mean `<set>_prob` of the right answer and `<set>_refused`, with
-    intervals over people, and `auc` of the last gate's values between the two.
+    One row per answer, see `outcomes.outcomes`, with columns `order, strength, set, refused`, and `value`, what the
+    last gate says in the run.
     """
     plain = of_questions(study.vanilla, fit)
     rows = []
@@ -139,14 +139,27 @@ def fitting_order(
             "sequential": sequential(study, fit, direction, strength),
         }
         for order, eraser in erasers.items():
-            row: dict[str, Any] = {"order": order, "strength": strength}
-            values = {}
             for name, questions in sets.items():
                 log = study.quick(list(questions), study.vanilla, context=study.attach(eraser))
-                whole = outcomes(log, questions, set=name).assign(refused=log["refusal"].astype(float))
-                (shares,) = over_people(whole, ["set"], ("answer_prob", "refused")).to_dict("records")
-                short = {"answer_prob": f"{name}_prob", "refused": f"{name}_refused"}
-                row |= {to + end: shares[of + end] for of, to in short.items() for end in ("", "_low", "_high")}
-                values[name] = last_values(study, eraser, questions)
-            rows.append({**row, "auc": auc(values["test"].numpy(), values["retain"].numpy())})
+                answers = outcomes(log, questions, order=order, strength=strength, set=name)
+                refused = log["refusal"].astype(float)
+                rows.append(answers.assign(refused=refused, value=last_values(study, eraser, questions).numpy()))
+    return pd.concat(rows, ignore_index=True)
+
+
+def by_order(answers: pd.DataFrame) -> pd.DataFrame:
+    """What `fitting_order` found, in one row per order and strength.
+
+    Columns: `order, strength`, for either set the mean `<set>_prob` of the right answer and `<set>_refused`, with
+    intervals over people, and `auc` of the last gate's values between the two.
+    """
+    rows = []
+    for (order, strength), run in answers.groupby(["order", "strength"], sort=False):
+        row: dict[str, Any] = {"order": order, "strength": strength}
+        for name, own in run.groupby("set", sort=False):
+            (shares,) = over_people(own, ["set"], ("answer_prob", "refused")).to_dict("records")
+            short = {"answer_prob": f"{name}_prob", "refused": f"{name}_refused"}
+            row |= {to + end: shares[of + end] for of, to in short.items() for end in ("", "_low", "_high")}
+        values = {name: own["value"].to_numpy() for name, own in run.groupby("set")}
+        rows.append({**row, "auc": auc(values["test"], values["retain"])})
     return pd.DataFrame(rows)

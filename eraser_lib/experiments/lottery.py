@@ -112,8 +112,8 @@ def play(
 ) -> pd.DataFrame:
     """Erase one set: one row per unseen question about it and per kept question, opened or not by each of `RIVALS`.
 
-    `decision` and `quadratic` are those of the two gates, `reading` and `rule` those of the detector. Columns: `person,
-    modality, task, subset` (`test` for the set's own people), and `RIVALS` (bool).
+    `decision` and `quadratic` are those of the two gates, `reading` and `rule` those of the detector. Columns: `id,
+    person, modality, task, subset` (`test` for the set's own people), and `RIVALS` (bool).
     """
     gone = {person.id for person in group}
     own = lottery.erasing(group)
@@ -125,7 +125,7 @@ def play(
     }
     asked = [*own.unseen.questions, *own.kept.questions]
     table = pd.DataFrame({
-        "person": [q.person for q in asked], "modality": [q.modality for q in asked],
+        "id": [q.id for q in asked], "person": [q.person for q in asked], "modality": [q.modality for q in asked],
         "task": [q.task for q in asked],
         "subset": ["test" if q.person in gone else q.subset for q in asked],
     })  # fmt: skip

@@ -20,6 +20,8 @@ from eraser_lib.bench.world import FIRST_FIT_VIEW, FIT_WORDINGS, FORGET_WORDINGS
 
 TASKS: tuple[Task, ...] = ("classification", "cloze", "generation")
 MODALITIES: tuple[Modality, ...] = ("vqa", "qa")
+PER_PERSON = 24
+"""Rows of each retained person in a fit."""
 _ROLES: tuple[Role, ...] = ("fit", "select", "calibrate", "test")
 
 
@@ -106,7 +108,9 @@ def kept_select_questions(world: World, split: int, *, size: int = 240) -> list[
     return stratified(rows, size)
 
 
-def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: int = 24) -> dict[str, list[Question]]:
+def fit_sets(
+    world: World, split: int, *, forget: Sequence[Person], per_person: int = PER_PERSON
+) -> dict[str, list[Question]]:
     """Rows that a gate is fitted on. `forget`: the people to erase (the forget set, or the dev people).
 
     Retained: fit people and celebrities, what can be seen on anybody's picture, general knowledge and requests.
@@ -115,7 +119,8 @@ def fit_sets(world: World, split: int, *, forget: Sequence[Person], per_person: 
     gone = {person.id for person in forget}
     kept = [p for p in (*roles["fit"], *roles["fit_celebrity"]) if p.id not in gone]
     retain = person_rows(kept, "retain", "fit", rows=per_person)
-    extra = max(12, len(kept))
+    # as many as people, and a part of them where people have a part of their rows
+    extra = max(12, len(kept) * min(per_person, PER_PERSON) // PER_PERSON)
     retain += photo_questions([*forget, *kept], 2 * extra, "fit")
     retain += general_questions(extra, "fit") + request_questions(extra, "fit", bad=False)
     return {"forget": person_rows(list(forget), "forget", "fit", rows=8 * per_person), "retain": retain}

@@ -94,18 +94,18 @@ class Loaded:
         dtype = self.model.dtype
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
 
-    @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50, inputs: dict[str, Tensor] | None = None,
-        **options: Any,
-    ) -> list[str]:  # fmt: skip
-        """Greedy answers, decoded and stripped. Calls `model.generate`, so whatever is attached to it acts.
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50, **options: Any) -> list[str]:
+        """Greedy answers to prompts, see `generate_from`."""
+        return self.generate_from(self.encode(prompts), max_new_tokens=max_new_tokens, **options)
 
-        What a checkpoint asks for when nothing is said, such as the repetition penalty of Qwen2.5-VL, is not done:
-        scores are read off the plain logits, and answers must come from the same model. `options` go before all.
-        `inputs`: `encode(prompts)`, where it is at hand.
+    @torch.no_grad()
+    def generate_from(self, inputs: dict[str, Tensor], *, max_new_tokens: int = 50, **options: Any) -> list[str]:
+        """Greedy answers to what `encode` made of prompts, decoded and stripped.
+
+        Calls `model.generate`, so whatever is attached to it acts. What a checkpoint asks for when nothing is said,
+        such as the repetition penalty of Qwen2.5-VL, is not done: scores are read off the plain logits, and answers
+        must come from the same model. `options` go before all.
         """
-        inputs = self.encode(prompts) if inputs is None else inputs
         options = {**GREEDY, "max_new_tokens": max_new_tokens, **options}
         out = self.model.generate(**inputs, **options)
         new = out[:, inputs["input_ids"].shape[1] :]

@@ -138,6 +138,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
     Kind(name="15_width", over=("model", "split"), needs=("06_select",), minutes=4),
+    Kind(name="25_openings", over=("model", "split"), needs=("06_select",), minutes=4),
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     Kind(name="22_layers", over=("model", "split"), needs=("06_erase",), minutes=10),

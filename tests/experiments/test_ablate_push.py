@@ -73,10 +73,13 @@ def test_every_direction_strength_and_task_has_a_row(
         .reset_index(drop=True)
         .equals(a.loc[a["strength"] == 8, "answer_prob"].reset_index(drop=True))
     )
-    order = ablate_push.fitting_order(
-        study, sets.fit_sets(study.world, 5, forget=study.world.roles(5)["forget"], per_person=1), direction,
-        {name: asked[name][:4] for name in ("test", "retain")}, (0.0,),
-    )  # fmt: skip
+    four = {name: asked[name][:4] for name in ("test", "retain")}
+    fit = sets.fit_sets(study.world, 5, forget=study.world.roles(5)["forget"], per_person=1)
+    answers = ablate_push.fitting_order(study, fit, direction, four, (0.0,))
+    assert answers["id"].tolist() == 2 * [question.id for asked in four.values() for question in asked]
+    order = ablate_push.by_order(answers)
+    own = answers[(answers["order"] == "parallel") & (answers["set"] == "test")]
+    assert order.iloc[0]["test_prob"] == pytest.approx(own["answer_prob"].mean())
     assert order["order"].tolist() == ["parallel", "sequential"]
     assert order.iloc[0].drop("order").to_numpy(float) == pytest.approx(order.iloc[1].drop("order").to_numpy(float))
 

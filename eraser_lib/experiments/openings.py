@@ -1,0 +1,108 @@
+"""The ablations of the gate, prompt by prompt: rows to trace their numbers to, and intervals over people.
+
+`ablate` and `ablate_width` give rates. Here the same gates are fitted and calibrated once more on the same activations,
+and what each says to each prompt is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from eraser_lib.bench.records import Question
+from eraser_lib.evaluate.separation import auc, auc_interval
+from eraser_lib.experiments import gates
+from eraser_lib.experiments.ablate import Bench
+from eraser_lib.experiments.ablate_width import _judged, narrowed, random_basis
+from eraser_lib.experiments.activations import join
+from eraser_lib.experiments.methods import Decision
+from eraser_lib.experiments.outcomes import over_people
+from eraser_lib.gate import Gate
+from eraser_lib.sites import HookSite
+from eraser_lib.threshold import calibrate
+
+SUBSETS = {"test": "opened", "retain": "retain_opened", "celebrity": "celebrity_opened"}
+"""Whose prompts are looked at -> what `Bench.judge` calls the share of them that opens."""
+
+
+@dataclass(frozen=True)
+class Recorder(Bench):
+    """A bench that writes down what every gate says to every prompt."""
+
+    asked: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    """The questions behind `read["test"]`, by subset."""
+    found: list[pd.DataFrame] = field(default_factory=list)
+
+    def judge(self, gate: Gate, layers: Sequence[int], **about: Any) -> dict[str, Any]:
+        """See `Bench.judge`; adds a table to `found`: `about, id, subset, person, modality, task, value, opened`."""
+        scores = {group: gates.gate_values(gate, join(read, layers)) for group, read in self.read["calibrate"].items()}
+        threshold = calibrate(scores, self.alpha).value
+        for subset in SUBSETS:
+            values = gates.gate_values(gate, join(self.read["test"][subset], layers))
+            asked = self.asked[subset]
+            self.found.append(pd.DataFrame({
+                **{name: [value] * len(asked) for name, value in about.items()}, "id": [q.id for q in asked],
+                "subset": subset, "person": [q.person for q in asked], "modality": [q.modality for q in asked],
+                "task": [q.task for q in asked], "value": values.float().numpy(),
+                "opened": (values > threshold).numpy(),
+            }))  # fmt: skip
+        return super().judge(gate, layers, **about)
+
+    def recorded(self) -> pd.DataFrame:
+        """All that was written down."""
+        return pd.concat(self.found, ignore_index=True)
+
+
+def record_widths(
+    bench: Recorder, decision: Decision, *, widths: Sequence[int], people: Sequence[int], seeds: int = 3
+) -> pd.DataFrame:
+    """The gates of `ablate_width.width_table`, at `widths` below that of the stream and at its own.
+
+    Columns: `solver, width, people, seed, free`, and those of `Recorder.judge`.
+    """
+    size = bench.read["fit"]["retain"][HookSite(decision.layers[-1], "output")].shape[1]
+    drawn = [(width, seed) for width in widths if width < size for seed in range(seeds)]
+    for width, seed in [*drawn, (size, 0)]:
+        basis = None if width == size else random_basis(size, width, seed=seed)
+        for count in people:
+            small = narrowed(bench, decision.layers, basis, count)
+            recorder = Recorder(small.read, small.rows, small.alpha, bench.asked, bench.found)
+            _judged(recorder, decision, {"width": width, "people": count, "seed": seed})
+    return bench.recorded()
+
+
+def rates(rows: pd.DataFrame, by: Sequence[str], *, repeat: str | None = None) -> pd.DataFrame:
+    """Shares opened and AUC for every setting, with 95 % intervals over people (`_low`, `_high`).
+
+    Args:
+        rows: of `Recorder`.
+        by: columns that name a setting.
+        repeat: a column of draws (`seed`) whose mean is shown. People are drawn together for all of them, so that an
+            interval of a share is one over people for these draws; an AUC over several draws has none.
+
+    Returns:
+        Columns `by`, `opened, retain_opened, celebrity_opened, auc` with their intervals, and `n_people` (forgotten).
+    """
+    found = []
+    for key, own in rows.groupby(list(by), sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip(by, key, strict=True))
+        for subset, name in SUBSETS.items():
+            asked = own[own["subset"] == subset].assign(opened=lambda table: table["opened"].astype(float))
+            (share,) = over_people(asked, ["subset"], ("opened",)).to_dict("records")
+            row |= {name + end: share["opened" + end] for end in ("", "_low", "_high")}
+        row |= _auc(own, repeat) | {"n_people": own.loc[own["subset"] == "test", "person"].nunique()}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def _auc(rows: pd.DataFrame, repeat: str | None) -> dict[str, float]:
+    draws = [rows] if repeat is None else [own for _, own in rows.groupby(repeat)]
+    sides = [(own[own["subset"] == "test"], own[own["subset"] != "test"]) for own in draws]
+    if len(sides) > 1:
+        return {"auc": float(sum(auc(up["value"], down["value"]) for up, down in sides) / len(sides))}
+    ((up, down),) = sides
+    whole = auc_interval(up["value"], down["value"], up["person"].tolist(), down["person"].tolist())
+    return {"auc": whole.value, "auc_low": whole.low, "auc_high": whole.high}
