@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eraser_lib.study import manifest
+from eraser_lib.study import manifest, summary
 from eraser_lib.study.matrix import Job, jobs
 from eraser_lib.study.paths import RunFolder, read_json, root, sha256, write_json
 from eraser_lib.study.preset import Preset, load
@@ -157,7 +157,7 @@ def confirm_elsewhere(preset: Preset, shown: Evidence) -> dict[str, str]:
     """The same for the committed results of other studies: models of other sizes, or of a machine that is not at hand.
 
     Returns:
-        Stale job, behind the name of its study -> "confirmed", or why it is not.
+        Stale job, behind the name of its study -> "confirmed", or why it is not. Their tables: `renew_summaries`.
     """
     found: dict[str, tuple[Path, Job, Preset]] = {}
     for other in _presets():
@@ -167,6 +167,17 @@ def confirm_elsewhere(preset: Preset, shown: Evidence) -> dict[str, str]:
             if (made := other.reference.manifest(name)).is_file():
                 found[f"{other.study} {name}"] = (made, job, other)
     return _judge(found, preset, shown)
+
+
+def renew_summaries(preset: Preset) -> dict[str, str]:
+    """Summarise the committed logs of other studies again, where the code that does it has changed.
+
+    Returns:
+        `<study> summary.csv` -> "confirmed", or why it is not; see `summary.renew`.
+    """
+    others = {other.study: other.reference for other in _presets() if other.study != preset.study}
+    found = {f"{study} summary.csv": summary.renew(folder) for study, folder in others.items()}
+    return {name: verdict for name, verdict in found.items() if verdict is not None}
 
 
 def _judge(found: Mapping[str, tuple[Path, Job, Preset]], preset: Preset, shown: Evidence) -> dict[str, str]:

@@ -59,7 +59,8 @@ def promote(preset: Preset) -> tuple[Path, dict[str, str]]:
         os.replace(target, old)
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
-    return target, verdicts | (confirm.confirm_elsewhere(preset, shown) if shown else {})
+    elsewhere = confirm.confirm_elsewhere(preset, shown) if shown else {}
+    return target, verdicts | elsewhere | confirm.renew_summaries(preset)
 
 
 def _lost(preset: Preset) -> list[str]:

@@ -136,6 +136,26 @@ def test_a_log_that_moved_speaks_against_other_studies_for_good(
     assert check.stale(elsewhere, elsewhere.reference)
 
 
+@pytest.mark.parametrize("value", [1, 2])
+def test_the_tables_of_other_studies_are_made_again(
+    slow: tuple, elsewhere: preset.Preset, clone: Path, monkeypatch: pytest.MonkeyPatch, value: int
+) -> None:
+    """Where the code that summarises has changed: the same table is confirmed, another one is not written."""
+    monkeypatch.setattr("eraser_lib.evaluate.summary.summarise", lambda logs: pd.DataFrame({"value": [1]}))
+    summary.write(elsewhere, elsewhere.reference)
+    before = elsewhere.reference.summary.read_bytes()
+    assert summary.renew(elsewhere.reference) is None
+    (clone / "eraser_lib" / "evaluate").mkdir()
+    for name in ("__init__", "summary"):
+        (clone / "eraser_lib" / "evaluate" / f"{name}.py").write_text("summarise = 1\n")
+    assert "summary.csv: eraser_lib.evaluate.summary changed" in check.stale(elsewhere, elsewhere.reference)
+    monkeypatch.setattr("eraser_lib.evaluate.summary.summarise", lambda logs: pd.DataFrame({"value": [value]}))
+    verdict = rerun(slow[0], ["a", "b"])["large summary.csv"]
+    assert elsewhere.reference.summary.read_bytes() == before
+    assert verdict == ("confirmed" if value == 1 else "another table comes out of the same logs")
+    assert (check.stale(elsewhere, elsewhere.reference) == []) == (value == 1)
+
+
 def test_a_copy_is_no_evidence(slow: tuple, clone: Path) -> None:
     short, _ = slow
     (clone / "eraser_lib" / "shared.py").write_text("x = 0 + 1\n")
