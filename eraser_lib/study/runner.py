@@ -9,7 +9,8 @@ import site
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,16 +102,19 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
         if not folder.manifest(need).is_file():
             raise StudyError(f"{job.name} needs {need}, which is not complete. Run it first, or use 'make study'.")
     busy = f"{job.name} is running already. Wait for it, or stop that process."
-    with locked(folder.state / "locks" / job.name, busy):
+    note = folder.progress(f"{job.name}.note")
+    variables = {
+        progress.VARIABLE: str(note),
+        kept.VARIABLE: str(folder.kept(job.name)),
+        # the kernel has no widgets, and needs none: progress goes to the front end
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore:IProgress not found"),
+    }
+    with locked(folder.state / "locks" / job.name, busy), _variables(variables):
         _follow_driver()
         started = time.time()
         state: dict[str, Any] = {"state": "running", "started": started}
         write_json(folder.progress(job.name), state)
-        note = folder.progress(f"{job.name}.note")
         note.unlink(missing_ok=True)
-        os.environ[progress.VARIABLE] = str(note)
-        # the kernel has no widgets, and needs none: progress goes to the front end
-        os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
         # a manifest says "complete", so the old one goes before the work begins
         folder.manifest(job.name).unlink(missing_ok=True)
         try:
@@ -118,7 +122,6 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             manifest.note_checkpoint(made_from, folder.inputs(job.name))
             manifest.git_state()  # remembered: by the end of a long job there may be another commit
             drop_old(job, folder, made_from)
-            os.environ[kept.VARIABLE] = str(folder.kept(job.name))
             execute(
                 root() / "notebooks" / f"{job.notebook}.ipynb",
                 folder.notebook(job.name),
@@ -134,6 +137,21 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             write_json(folder.progress(job.name), {**state, "state": "failed", "error": _in_words(error)})
             raise
         write_json(folder.progress(job.name), {**state, "state": "done", "seconds": seconds})
+
+
+@contextmanager
+def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the kernel, which inherits them; afterwards they are as they were."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def drop_old(job: Job, folder: RunFolder, made_from: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eraser_lib.study import manifest, matrix, preset, runner
+from eraser_lib.study import kept, manifest, matrix, preset, progress, runner
 from eraser_lib.study.paths import StudyError
 from tests.study.toys import notebook
 
@@ -258,3 +259,17 @@ def test_a_manifest_names_the_commit_that_the_job_began_with(clone: Path, monkey
         manifest.git_state.cache_clear()
     assert git("rev-parse", "HEAD") != first
     assert json.loads(toy.run.manifest(job.name).read_text())["git_commit"] == first
+
+
+def test_a_job_leaves_the_environment_as_it_was(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(manifest, "git_state", lambda: {"git_commit": "0" * 40, "git_dirty": False})
+    monkeypatch.setattr(runner, "execute", lambda *_, **__: seen.update(os.environ))
+    monkeypatch.setenv(progress.VARIABLE, "somewhere")
+    monkeypatch.delenv(kept.VARIABLE, raising=False)
+    toy = preset.load("toy")
+    job = next(iter(matrix.jobs(toy).values()))
+    before = dict(os.environ)
+    runner.run(job, toy, toy.run)
+    assert seen[kept.VARIABLE] == str(toy.run.kept(job.name)) and seen[progress.VARIABLE] != "somewhere"
+    assert dict(os.environ) == before
