@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import pandas as pd
 from safetensors import safe_open
 
-from eraser_lib import Eraser
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
 from eraser_lib.evaluate.summary import compare
 from eraser_lib.experiments.collapse import BABBLE
@@ -221,41 +219,31 @@ def chosen(tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str,
 
 
 WEIGHTS = "weights"
-BESIDE = ("prompt", "prompt_oracle", "detector")
-"""They stand beside the model, which is asked without them from one call to the next."""
+"""What is read again to undo a training, in `timing.undo_seconds`."""
 
 
-def undo_seconds(study: Study) -> dict[str, float]:
-    """How long it takes to undo: reading the old `weights` and detaching each saved eraser, measured; none `BESIDE`."""
-    began = time.perf_counter()
-    model = study.load().model
-    seconds = {WEIGHTS: time.perf_counter() - began, **dict.fromkeys(BESIDE, 0.0)}
-    for method in (*STEERED, *LATER):
-        if (study.artifact(method) / ERASER).exists():
-            with Eraser.from_pretrained(study.artifact(method), model=model).attach(model):
-                began = time.perf_counter()
-            seconds[method] = time.perf_counter() - began
-    return seconds
-
-
-def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
+def ledger(
+    study: Study, undone: Mapping[str, float] | None = None, fitted: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
     Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on:
     their prompts, each at the time of one in a batch of 32 that the run measured; others pass within their fit);
     `fit_seconds` (of one fit on one core, mean over seeds, with the least and the most as `_low` and `_high` where
-    there are several); `search_seconds` (of the jobs that choose its settings on the dev people: training and
-    questions); `trained_parameters`; `peak_memory_bytes` (of the process that
-    fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser); `stored_bytes` (what a
-    deployment adds to the vanilla model: for a trained method its changed weights in half precision, for retain-only
-    the whole model that stands in vanilla's place); `undo`, and
-    `undo_seconds` where `undone`, of `undo_seconds`, has them. Missing where nothing was measured.
+    there are several; where no notebook noted it, that of `fitted`, of `timing.fit_seconds`); `search_seconds` (of the
+    jobs that choose its settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes`
+    (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
+    `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed weights in half
+    precision, for retain-only the whole model that stands in vanilla's place); `undo`, and `undo_seconds` where
+    `undone`, of `timing.undo_seconds`, has them. Missing where nothing was measured.
     """
     rows = [
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
     for row in rows:
+        if row["fit_seconds"] is None:
+            row["fit_seconds"] = (fitted or {}).get(row["method"])
         row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
