@@ -37,7 +37,7 @@ class Recorder(Bench):
     found: list[pd.DataFrame] = field(default_factory=list)
 
     def judge(self, gate: Gate, layers: Sequence[int], **about: Any) -> dict[str, Any]:
-        """See `Bench.judge`; adds a table to `found`: `about, id, subset, person, modality, task, value, opened`."""
+        """See `Bench.judge`; adds a table to `found`: `about, id, subset, person, modality, task, gate_value, opened`."""
         scores = {group: gates.gate_values(gate, join(read, layers)) for group, read in self.read["calibrate"].items()}
         threshold = calibrate(scores, self.alpha).value
         for subset in SUBSETS:
@@ -46,7 +46,7 @@ class Recorder(Bench):
             self.found.append(pd.DataFrame({
                 **{name: [value] * len(asked) for name, value in about.items()}, "id": [q.id for q in asked],
                 "subset": subset, "person": [q.person for q in asked], "modality": [q.modality for q in asked],
-                "task": [q.task for q in asked], "value": values.float().numpy(),
+                "task": [q.task for q in asked], "gate_value": values.float().numpy(),
                 "opened": (values > threshold).numpy(),
             }))  # fmt: skip
         return super().judge(gate, layers, **about)
@@ -102,7 +102,7 @@ def _auc(rows: pd.DataFrame, repeat: str | None) -> dict[str, float]:
     draws = [rows] if repeat is None else [own for _, own in rows.groupby(repeat)]
     sides = [(own[own["subset"] == "test"], own[own["subset"] != "test"]) for own in draws]
     if len(sides) > 1:
-        return {"auc": float(sum(auc(up["value"], down["value"]) for up, down in sides) / len(sides))}
+        return {"auc": float(sum(auc(up["gate_value"], down["gate_value"]) for up, down in sides) / len(sides))}
     ((up, down),) = sides
-    whole = auc_interval(up["value"], down["value"], up["person"].tolist(), down["person"].tolist())
+    whole = auc_interval(up["gate_value"], down["gate_value"], up["person"].tolist(), down["person"].tolist())
     return {"auc": whole.value, "auc_low": whole.low, "auc_high": whole.high}

@@ -73,9 +73,16 @@ def test_an_interval_is_over_people() -> None:
     rows = pd.DataFrame({
         "setting": ["a"] * 80 + ["b"] * 80, "person": [f"p{i % 10}" for i in range(80)] * 2,
         "opened": [i // 10 % 2 == 0 for i in range(80)] + [i % 2 == 0 for i in range(80)],
-    }).assign(value=0.0)  # fmt: skip
+    }).assign(gate_value=0.0)  # fmt: skip
     rows = pd.concat([rows.assign(subset=name) for name in openings.SUBSETS], ignore_index=True)
     spread, gathered = openings.rates(rows, ["setting"]).to_dict("records")
     assert spread["opened"] == gathered["opened"] == 0.5
     assert spread["opened_low"] == spread["opened_high"] == 0.5
     assert gathered["opened_low"] < 0.3 and gathered["opened_high"] > 0.7
+
+
+def test_settings_and_gate_values_do_not_get_in_each_others_way(recorder: openings.Recorder) -> None:
+    table = ablate.solver_options(recorder, 0)
+    found = openings.rates(recorder.recorded(), ["solver", "option", "value"])
+    assert found["value"].tolist() == table["value"].tolist()
+    agree(found, table)
