@@ -37,7 +37,8 @@ class Recorder(Bench):
     found: list[pd.DataFrame] = field(default_factory=list)
 
     def judge(self, gate: Gate, layers: Sequence[int], **about: Any) -> dict[str, Any]:
-        """See `Bench.judge`; adds a table to `found`: `about, id, subset, person, modality, task, gate_value, opened`."""
+        """See `Bench.judge`; adds a table to `found`: `about`, and `id, subset, person, modality, task, gate_value,
+        opened`."""
         scores = {group: gates.gate_values(gate, join(read, layers)) for group, read in self.read["calibrate"].items()}
         threshold = calibrate(scores, self.alpha).value
         for subset in SUBSETS:
