@@ -14,7 +14,7 @@ import pandas as pd
 
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.separation import auc, auc_interval
-from eraser_lib.experiments import gates
+from eraser_lib.experiments import curved, gates
 from eraser_lib.experiments.ablate import Bench
 from eraser_lib.experiments.ablate_width import _judged, narrowed, random_basis
 from eraser_lib.experiments.activations import join
@@ -24,8 +24,8 @@ from eraser_lib.gate import Gate
 from eraser_lib.sites import HookSite
 from eraser_lib.threshold import calibrate
 
-SUBSETS = {"test": "opened", "retain": "retain_opened", "celebrity": "celebrity_opened"}
-"""Whose prompts are looked at -> what `Bench.judge` calls the share of them that opens."""
+OTHERS = ("retain", "celebrity")
+"""Subsets that the forgotten people's test prompts are told apart from, as `Bench.judge` does."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recorder(Bench):
     """A bench that writes down what every gate says to every prompt."""
 
     asked: Mapping[str, Sequence[Question]] = field(default_factory=dict)
-    """The questions behind `read["test"]`, by subset."""
+    """The questions behind `read["test"]` by subset, of those subsets that are to be written down."""
     found: list[pd.DataFrame] = field(default_factory=list)
 
     def judge(self, gate: Gate, layers: Sequence[int], **about: Any) -> dict[str, Any]:
@@ -41,9 +41,8 @@ class Recorder(Bench):
         opened`."""
         scores = {group: gates.gate_values(gate, join(read, layers)) for group, read in self.read["calibrate"].items()}
         threshold = calibrate(scores, self.alpha).value
-        for subset in SUBSETS:
+        for subset, asked in self.asked.items():
             values = gates.gate_values(gate, join(self.read["test"][subset], layers))
-            asked = self.asked[subset]
             self.found.append(pd.DataFrame({
                 **{name: [value] * len(asked) for name, value in about.items()}, "id": [q.id for q in asked],
                 "subset": subset, "person": [q.person for q in asked], "modality": [q.modality for q in asked],
@@ -75,7 +74,17 @@ def record_widths(
     return bench.recorded()
 
 
-def rates(rows: pd.DataFrame, by: Sequence[str], *, repeat: str | None = None) -> pd.DataFrame:
+def record_curves(bench: Recorder, layers: Sequence[int], numbers: Sequence[int]) -> pd.DataFrame:
+    """Quadratic gates with so many curves on the joined outputs of `layers`, see `curved.tested`; column `curves`."""
+    found = curved.told_apart(bench.read["fit"], layers)
+    for number in numbers:
+        bench.judge(found.gate(number), layers, curves=number)
+    return bench.recorded()
+
+
+def rates(
+    rows: pd.DataFrame, by: Sequence[str], *, repeat: str | None = None, others: Sequence[str] = OTHERS
+) -> pd.DataFrame:
     """Shares opened and AUC for every setting, with 95 % intervals over people (`_low`, `_high`).
 
     Args:
@@ -83,25 +92,32 @@ def rates(rows: pd.DataFrame, by: Sequence[str], *, repeat: str | None = None) -
         by: columns that name a setting.
         repeat: a column of draws (`seed`) whose mean is shown. People are drawn together for all of them, so that an
             interval of a share is one over people for these draws; an AUC over several draws has none.
+        others: subsets whose prompts the AUC tells the forgotten people's from.
 
     Returns:
-        Columns `by`, `opened, retain_opened, celebrity_opened, auc` with their intervals, and `n_people` (forgotten).
+        Columns `by`, `opened` (of the forgotten people's test prompts) and `<subset>_opened` of the others, and `auc`,
+        with their intervals; `n_people` (forgotten).
     """
     found = []
     for key, own in rows.groupby(list(by), sort=False, dropna=False):
         row: dict[str, Any] = dict(zip(by, key, strict=True))
-        for subset, name in SUBSETS.items():
-            asked = own[own["subset"] == subset].assign(opened=lambda table: table["opened"].astype(float))
-            (share,) = over_people(asked, ["subset"], ("opened",)).to_dict("records")
+        shares = over_people(own.assign(opened=own["opened"].astype(float)), ["subset"], ("opened",))
+        for share in shares.to_dict("records"):
+            name = named(str(share["subset"]))
             row |= {name + end: share["opened" + end] for end in ("", "_low", "_high")}
-        row |= _auc(own, repeat) | {"n_people": own.loc[own["subset"] == "test", "person"].nunique()}
+        row |= _auc(own, repeat, others) | {"n_people": own.loc[own["subset"] == "test", "person"].nunique()}
         found.append(row)
     return pd.DataFrame(found)
 
 
-def _auc(rows: pd.DataFrame, repeat: str | None) -> dict[str, float]:
+def named(subset: str) -> str:
+    """What the share of a subset's prompts that open is called, as by `Bench.judge`."""
+    return "opened" if subset == "test" else f"{subset}_opened"
+
+
+def _auc(rows: pd.DataFrame, repeat: str | None, others: Sequence[str]) -> dict[str, float]:
     draws = [rows] if repeat is None else [own for _, own in rows.groupby(repeat)]
-    sides = [(own[own["subset"] == "test"], own[own["subset"] != "test"]) for own in draws]
+    sides = [(own[own["subset"] == "test"], own[own["subset"].isin(others)]) for own in draws]
     if len(sides) > 1:
         return {"auc": float(sum(auc(up["gate_value"], down["gate_value"]) for up, down in sides) / len(sides))}
     ((up, down),) = sides

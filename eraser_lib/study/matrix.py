@@ -138,7 +138,6 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(name="11_ablate", over=("model", "split"), needs=("06_select",), minutes=3),
     Kind(name="15_width", over=("model", "split"), needs=("06_select",), minutes=4),
-    Kind(name="25_openings", over=("model", "split"), needs=("06_select",), minutes=4),
     # after 06_erase, which sets the floor of fluency
     Kind(name="12_push", over=("model", "split"), needs=("06_erase",), minutes=8),
     Kind(name="22_layers", over=("model", "split"), needs=("06_erase",), minutes=10),
@@ -159,6 +158,7 @@ KINDS: tuple[Kind, ...] = (
         minutes=6,
     ),
     Kind(name="19_score", over=("model", "split"), needs=("18_quadratic",), minutes=6),
+    Kind(name="25_openings", over=("model", "split"), needs=("18_quadratic",), minutes=4),
     # what models of other sizes showed, which presets of their own train and ask
     Kind(
         name="20_sizes",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eraser_lib.bench.records import Question
-from eraser_lib.experiments import ablate, ablate_width, openings
+from eraser_lib.experiments import ablate, ablate_width, curved, openings
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.sets import general_questions
 from tests.experiments.test_ablate import PEOPLE, streams
@@ -38,7 +38,7 @@ def recorder() -> openings.Recorder:
 def agree(found: pd.DataFrame, table: pd.DataFrame) -> None:
     """The rates are those of the ablation, inside their intervals."""
     assert len(found) == len(table)
-    for name in (*openings.SUBSETS.values(), "auc"):
+    for name in ("opened", "retain_opened", "celebrity_opened", "auc"):
         assert found[name].tolist() == pytest.approx(table[name].tolist(), abs=1e-6), name
         for low, high in ((found[f"{name}_low"], found[name]), (found[name], found[f"{name}_high"])):
             assert (low <= high + 1e-9).all()
@@ -74,7 +74,7 @@ def test_an_interval_is_over_people() -> None:
         "setting": ["a"] * 80 + ["b"] * 80, "person": [f"p{i % 10}" for i in range(80)] * 2,
         "opened": [i // 10 % 2 == 0 for i in range(80)] + [i % 2 == 0 for i in range(80)],
     }).assign(gate_value=0.0)  # fmt: skip
-    rows = pd.concat([rows.assign(subset=name) for name in openings.SUBSETS], ignore_index=True)
+    rows = pd.concat([rows.assign(subset=name) for name in ("test", *openings.OTHERS)], ignore_index=True)
     spread, gathered = openings.rates(rows, ["setting"]).to_dict("records")
     assert spread["opened"] == gathered["opened"] == 0.5
     assert spread["opened_low"] == spread["opened_high"] == 0.5
@@ -86,3 +86,11 @@ def test_settings_and_gate_values_do_not_get_in_each_others_way(recorder: openin
     found = openings.rates(recorder.recorded(), ["solver", "option", "value"])
     assert found["value"].tolist() == table["value"].tolist()
     agree(found, table)
+
+
+def test_curves_are_those_of_the_quadratic_gate(recorder: openings.Recorder) -> None:
+    table = curved.tested(recorder.read, (0, 1), (0, 4), alpha=recorder.alpha)
+    rows = openings.record_curves(recorder, (0, 1), (0, 4))
+    found = openings.rates(rows, ["curves"], others=("retain",))
+    wanted = table.rename(columns={name: openings.named(name) for name in recorder.asked})
+    pd.testing.assert_frame_equal(found[wanted.columns], wanted, rtol=0, atol=1e-6)
