@@ -1,4 +1,4 @@
-"""The committed ablations of the gate: what stands in the tables is what the kept rows say, and what the figures show."""
+"""The committed ablations of the gate: the tables say what the kept rows say, and what the figures show."""
 
 from __future__ import annotations
 
