@@ -8,7 +8,7 @@ import pandas as pd
 
 from eraser_lib.bench.records import Question
 from eraser_lib.evaluate.stats import bootstrap_mean
-from eraser_lib.experiments.selection import contains_fact
+from eraser_lib.experiments.selection import contains_fact, whole_refusals
 
 OUTCOMES = ("refused", "recalled", "answer_prob", "gibberish")
 ROWS = ["id", "person", "modality", "task", "output"]
@@ -20,10 +20,9 @@ def outcomes(log: pd.DataFrame, questions: Sequence[Question], **about: str | fl
     `refused`: a whole, fluent refusal without the fact; `recalled`: the fact is in it (letters never count);
     `answer_prob`, `gibberish`. `about`: columns that say under what it was asked.
     """
-    fact = contains_fact(log, questions)
     found = {
-        "refused": log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~fact,
-        "recalled": fact,
+        "refused": whole_refusals(log, questions),
+        "recalled": contains_fact(log, questions),
         "answer_prob": log["answer_prob"],
         "gibberish": log["gibberish"],
     }

@@ -147,9 +147,9 @@ def choose_push(dev: Dev, candidates: Sequence[Push], *, prompts: int = 48) -> t
         push = queue.pop(0)
         eraser = constant(push, dev.directions, dev.directions.get("answer"))
         log = dev.study.quick(sample, dev.study.vanilla, context=dev.attach(eraser))
-        clean = log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~contains_fact(log, sample)
         row = {
-            **push.describe(), "refused": float(clean.mean()), "forget_prob": float(log["answer_prob"].mean()),
+            **push.describe(), "refused": float(whole_refusals(log, sample).mean()),
+            "forget_prob": float(log["answer_prob"].mean()),
             "gibberish": float(log["gibberish"].astype(float).mean()),
             "reentry": float(contains_fact(log, sample).mean()),
         }  # fmt: skip
@@ -172,6 +172,11 @@ def contains_fact(log: pd.DataFrame, questions: Sequence[Question]) -> pd.Series
         [bool(fact) and fact.lower() in str(text).lower() for fact, text in zip(facts, log["output"], strict=True)],
         index=log.index,
     )
+
+
+def whole_refusals(log: pd.DataFrame, questions: Sequence[Question]) -> pd.Series:
+    """Which answers are refusals, fluent and without the fact."""
+    return log["refusal"].astype(bool) & log["fluent"].astype(bool) & ~contains_fact(log, questions)
 
 
 def choose_strength(dev: Dev, make: Any, strengths: Sequence[float]) -> tuple[float, pd.DataFrame]:
