@@ -26,7 +26,10 @@ SIGNALS: dict[str, tuple[str, str, float]] = {
 """What an observer sees -> column of the log, how a person's rows become one number, sign. Refusals and gibberish can
 be read by anybody who asks; probabilities by who is shown them; a second prefill takes time, which a clock without
 noise would see; the gate's value needs the artifact and the model."""
-OWNERS = {"second prefill": ("mllmeraser",), "gate value": ("mllmeraser", "mllmeraser_published", "detector")}
+OWNERS = {
+    "second prefill": ("mllmeraser", "mllmeraser_quadratic"),
+    "gate value": ("mllmeraser", "mllmeraser_quadratic", "mllmeraser_published", "detector"),
+}
 """Methods that have the signal at all; the others do by everybody."""
 CONTROLS = ("stranger", "retain")
 """Who is not erased: people whom no model has seen, or retained ones where a benchmark has no such people."""

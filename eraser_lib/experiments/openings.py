@@ -17,7 +17,7 @@ from eraser_lib.evaluate.separation import auc, auc_interval
 from eraser_lib.experiments import curved, gates
 from eraser_lib.experiments.ablate import Bench
 from eraser_lib.experiments.ablate_width import _judged, narrowed, random_basis
-from eraser_lib.experiments.activations import join
+from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.outcomes import over_people
 from eraser_lib.gate import Gate
@@ -37,18 +37,15 @@ class Recorder(Bench):
     found: list[pd.DataFrame] = field(default_factory=list)
 
     def judge(self, gate: Gate, layers: Sequence[int], **about: Any) -> dict[str, Any]:
-        """See `Bench.judge`; adds a table to `found`: `about`, and `id, subset, person, modality, task, gate_value,
+        """See `Bench.judge`; adds a table to `found`: `about`, and `id, person, modality, task, subset, gate_value,
         opened`."""
         scores = {group: gates.gate_values(gate, join(read, layers)) for group, read in self.read["calibrate"].items()}
         threshold = calibrate(scores, self.alpha).value
         for subset, asked in self.asked.items():
             values = gates.gate_values(gate, join(self.read["test"][subset], layers))
-            self.found.append(pd.DataFrame({
-                **{name: [value] * len(asked) for name, value in about.items()}, "id": [q.id for q in asked],
-                "subset": subset, "person": [q.person for q in asked], "modality": [q.modality for q in asked],
-                "task": [q.task for q in asked], "gate_value": values.float().numpy(),
-                "opened": (values > threshold).numpy(),
-            }))  # fmt: skip
+            opened = (values > threshold).numpy()
+            table = _asked(asked).assign(subset=subset, gate_value=values.float().numpy(), opened=opened)
+            self.found.append(table.assign(**about)[[*about, *table]])
         return super().judge(gate, layers, **about)
 
     def recorded(self) -> pd.DataFrame:
@@ -80,6 +77,28 @@ def record_curves(bench: Recorder, layers: Sequence[int], numbers: Sequence[int]
     for number in numbers:
         bench.judge(found.gate(number), layers, curves=number)
     return bench.recorded()
+
+
+def gate_rows(
+    gate: Gate, layers: Sequence[int], read: Mapping[str, Mapping[str, Activations]],
+    asked: Mapping[str, Mapping[str, Sequence[Question]]],
+) -> pd.DataFrame:  # fmt: skip
+    """What one gate says to every prompt of calibration and test, from which any threshold and its promise follow.
+
+    `read`: activations by role and set; `asked`: the questions behind them. Columns: `id, person, modality, task, role,
+    group, gate_value`.
+    """
+    parts = []
+    for role, sets in asked.items():
+        for group, questions in sets.items():
+            values = gates.gate_values(gate, join(read[role][group], layers))
+            parts.append(_asked(questions).assign(role=role, group=group, gate_value=values.numpy()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _asked(questions: Sequence[Question]) -> pd.DataFrame:
+    """One row per question: `id, person, modality, task`."""
+    return pd.DataFrame({name: [getattr(q, name) for q in questions] for name in ("id", "person", "modality", "task")})
 
 
 def rates(

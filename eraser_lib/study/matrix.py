@@ -192,6 +192,13 @@ KINDS: tuple[Kind, ...] = (
         minutes=35,
     ),
     Kind(
+        name="26_neighbours",
+        over=("model",),
+        needs=("02_models",),
+        after=tuple(f"08_tune_{method}" for method in TRAINED),
+        minutes=25,
+    ),
+    Kind(
         name="14_cookbook",
         over=("model",),
         needs=("02_models",),

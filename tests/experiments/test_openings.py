@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from eraser_lib.bench.records import Question
-from eraser_lib.experiments import ablate, ablate_width, curved, openings
+from eraser_lib.experiments import ablate, ablate_width, curved, gates, openings
 from eraser_lib.experiments.methods import Decision
 from eraser_lib.experiments.sets import general_questions
+from eraser_lib.threshold import calibrate
 from tests.experiments.test_ablate import PEOPLE, streams
 
 DECISION = Decision((0, 1), "person:ridge_bias")
@@ -94,3 +95,19 @@ def test_curves_are_those_of_the_quadratic_gate(recorder: openings.Recorder) -> 
     found = openings.rates(rows, ["curves"], others=("retain",))
     wanted = table.rename(columns={name: openings.named(name) for name in recorder.asked})
     pd.testing.assert_frame_equal(found[wanted.columns], wanted, rtol=0, atol=1e-6)
+
+
+def test_what_a_gate_says_to_everybody_is_kept(recorder: openings.Recorder) -> None:
+    gate = gates.fit_joined(DECISION.solver, recorder.read["fit"], recorder.rows, DECISION.layers)
+    others = [replace(q, id=f"c{i}") for i, q in enumerate(general_questions(300, "calibrate"))]
+    asked = {"calibrate": {"people": others}, "test": recorder.asked}
+    kept = openings.gate_rows(gate, DECISION.layers, recorder.read, asked)
+    threshold = calibrate_by(kept[kept["role"] == "calibrate"], recorder.alpha)
+    shares = (kept["gate_value"] > threshold).groupby(kept["group"]).mean()
+    wanted = recorder.judge(gate, DECISION.layers)
+    assert shares["test"] == wanted["opened"] and shares["retain"] == wanted["retain_opened"]
+
+
+def calibrate_by(rows: pd.DataFrame, alpha: float) -> float:
+    groups = {str(group): torch.tensor(own["gate_value"].to_numpy()) for group, own in rows.groupby("group")}
+    return calibrate(groups, alpha).value
