@@ -8,6 +8,9 @@ the reference is marked so.
 - Methods that train weights during the run: the figure lies within the committed seeds' range, widened by half
   (a quarter of its width on either side), or within 1 point of it where the range is narrower than that.
 - Both: the same questions were counted.
+- Models that were trained anew are other models: weights may differ from machine to machine, and what they must meet is
+  the memorisation gate of 02_models. Figures of jobs that read other weights than the reference's are shown and do not
+  count.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from eraser_lib.study.matrix import jobs
 from eraser_lib.study.paths import RunFolder, StudyError, read_json, write_atomic, write_json
 from eraser_lib.study.preset import Preset
 
@@ -27,6 +31,7 @@ IDENTITY = ("model", "split", "method", "subset", "modality", "task", "metric")
 KEYS = (*IDENTITY, "seed")
 EQUAL_ANSWERS = 0.98
 POINT = 0.01
+OTHER_WEIGHTS = "other weights"
 _EPSILON = 1e-9  # 0.51 - 0.50 is a little more than 0.01
 
 
@@ -35,7 +40,8 @@ class Report:
     """A comparison of a run with the reference."""
 
     figures: pd.DataFrame
-    """one row per figure: `KEYS`, run, reference, low, high, source (``rerun``, ``from reference``), reproduced, why"""
+    """one row per figure: `KEYS`, run, reference, low, high, source (``rerun``, ``from reference``,
+    ``other weights``, ``new``), reproduced, why"""
     logs: pd.DataFrame
     """one row per log: log, source, rule, questions, equal (share of equal answers), reproduced"""
 
@@ -46,23 +52,28 @@ class Report:
 
     @property
     def reproduced(self) -> bool:
-        """Whether something was rerun, and all of it was reproduced."""
-        return len(self.rerun) > 0 and bool(self.rerun["reproduced"].all())
+        """Whether something was rerun, and all of it that can be compared was reproduced."""
+        anything = len(self.rerun) > 0 or bool((self.figures["source"] == OTHER_WEIGHTS).any())
+        return anything and bool(self.rerun["reproduced"].all())
 
 
-def compare(run: RunFolder, reference: RunFolder, *, trained: Collection[str] = ()) -> Report:
+def compare(
+    run: RunFolder, reference: RunFolder, *, trained: Collection[str] = (), retrained: Collection[str] = ()
+) -> Report:
     """Compare two run folders.
 
     Args:
         run: the new figures.
         reference: the committed ones.
         trained: methods that train weights during the run.
+        retrained: folders below ``logs/`` whose jobs read other weights than those of the reference, see `retrained`.
 
     Raises:
         StudyError: a summary is missing.
     """
     adopted = set(read_json(run.adopted)) if run.adopted.is_file() else set()
-    logs = _compare_logs(run, reference, adopted, trained)
+    logs = _compare_logs(run, reference, adopted, trained, retrained)
+    others = set(logs.loc[logs["source"] == OTHER_WEIGHTS, "log"])
     bad_logs = set(logs.loc[logs["reproduced"] == False, "log"])  # noqa: E712 (None means not judged)
     theirs, mine = _summary(reference), _summary(run)
     joined = theirs.merge(mine, on=list(KEYS), how="outer", suffixes=("_reference", "_run"), indicator=True)
@@ -72,6 +83,7 @@ def compare(run: RunFolder, reference: RunFolder, *, trained: Collection[str] = 
     for _, pair in joined.iterrows():
         used = _logs_of(pair, logs["log"])
         source = "from reference" if any(name in adopted for name in used) else "rerun"
+        source = OTHER_WEIGHTS if others.intersection(used) else source
         figure: dict[str, Any] = {key: pair[key] for key in KEYS}
         figure |= {"run": pair["value_run"], "reference": pair["value_reference"], "source": source}
         is_trained = pair["method"] in trained
@@ -131,12 +143,26 @@ def _summary(folder: RunFolder) -> pd.DataFrame:
     return table[[*KEYS, "value", "n"]]
 
 
-def _compare_logs(run: RunFolder, reference: RunFolder, adopted: set[str], trained: Collection[str]) -> pd.DataFrame:
+def retrained(preset: Preset, run: RunFolder, reference: RunFolder) -> set[str]:
+    """Folders below ``logs/`` of jobs whose models are not the reference's: their manifests name other weights."""
+    found: set[str] = set()
+    for name, job in jobs(preset).items():
+        mine, theirs = run.manifest(name), reference.manifest(name)
+        if mine.is_file() and theirs.is_file() and read_json(mine)["checkpoint"] != read_json(theirs)["checkpoint"]:
+            found |= set(job.logs)
+    return found
+
+
+def _compare_logs(
+    run: RunFolder, reference: RunFolder, adopted: set[str], trained: Collection[str], retrained: Collection[str]
+) -> pd.DataFrame:
     rows = []
     for path in sorted(reference.logs.rglob("seed*.parquet")):
         name = path.relative_to(reference.path).as_posix()
         method = path.parent.name
         source = "from reference" if name in adopted else "rerun"
+        if path.parent.relative_to(reference.logs).as_posix() in retrained:
+            source = OTHER_WEIGHTS
         row: dict[str, Any] = {
             "log": name,
             "source": source,
@@ -175,7 +201,9 @@ def table(report: Report) -> pd.DataFrame:
         start = "logs/" + "/".join(map(str, key)) + "/" if isinstance(key, tuple) else ""
         logs = report.logs[report.logs["log"].str.startswith(start)] if len(report.logs) else report.logs
         counted = int(group["counted"].sum())
-        verdict = "from reference" if not counted else "reproduced" if group["good"].sum() == counted else "DIFFERS"
+        sources = set(group["source"]) - {"new"}
+        uncounted = "other weights" if sources == {OTHER_WEIGHTS} else "from reference"
+        verdict = uncounted if not counted else "reproduced" if group["good"].sum() == counted else "DIFFERS"
         rows.append([*key, len(group), counted, int(group["good"].sum()), group["difference"].max(),
                      logs["equal"].min(), verdict])  # fmt: skip
     names = ["model", "split", "method", "figures", "rerun", "reproduced", "largest difference", "equal answers",
@@ -189,6 +217,8 @@ def verdict(report: Report) -> str:
     adopted = int((report.figures["source"] == "from reference").sum())
     new = int((report.figures["source"] == "new").sum())
     extra = f"; {adopted} figures are from the reference and do not count" if adopted else ""
+    others = int((report.figures["source"] == OTHER_WEIGHTS).sum())
+    extra += f"; {others} figures are of models that were trained anew and do not count" if others else ""
     extra += f"; {new} figures are not in the reference" if new else ""
     word = "REPRODUCED" if report.reproduced else "NOT REPRODUCED"
     return f"{word}: {good} of {counted} rerun figures{extra}."
@@ -206,7 +236,8 @@ def write(preset: Preset, *, quiet: bool = False) -> bool:
     if not preset.reference.summary.is_file():
         print(f"No reference yet for preset {preset.name!r} ({preset.reference.path}); 'make promote' makes one.")
         return True
-    report = compare(preset.run, preset.reference, trained=preset.trained)
+    others = retrained(preset, preset.run, preset.reference)
+    report = compare(preset.run, preset.reference, trained=preset.trained, retrained=others)
     overview = table(report)
     differing = report.rerun[report.rerun["reproduced"].eq(False)]
     columns = [*KEYS, "run", "reference", "why"]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eraser_lib.study import preset, report
-from eraser_lib.study.paths import RunFolder, StudyError, write_json
+from eraser_lib.study.paths import RunFolder, StudyError, read_json, write_json
+from tests.study.test_promote import complete
 from tests.study.toys import write_run
 
 VANILLA = "llava/5/vanilla/seed0"
@@ -138,3 +139,25 @@ def test_the_report_is_printed_and_written(clone: Path, capsys: pytest.CaptureFi
     assert (toy.run.path / "reproduction.json").is_file()
     write_run(toy.run, SAME, [{"value": 0.5}])
     assert report.write(toy)
+
+
+def test_figures_of_models_that_were_trained_anew_do_not_count(tmp_path: Path) -> None:
+    run = write_run(RunFolder(tmp_path / "run"), {VANILLA: ["other"] * 100}, [{"value": 0.2}])
+    reference = write_run(RunFolder(tmp_path / "ref"), SAME, [{"value": 0.5}])
+    assert not report.compare(run, reference).reproduced
+    found = report.compare(run, reference, retrained={"llava/5/vanilla"})
+    assert found.reproduced and found.figures["source"].tolist() == ["other weights"]
+    assert report.verdict(found).endswith("1 figures are of models that were trained anew and do not count.")
+    assert report.table(found)["verdict"].tolist() == ["other weights"]
+
+
+def test_a_model_was_trained_anew_where_manifests_name_other_weights(clone: Path, committed: None) -> None:
+    toy = preset.load("toy")
+    for folder in (toy.run, toy.reference):
+        complete(toy, folder)
+    assert report.retrained(toy, toy.run, toy.reference) == set()
+    path = toy.run.manifest("llava-5-06_erase")
+    write_json(path, read_json(path) | {"checkpoint": "other"})
+    found = report.retrained(toy, toy.run, toy.reference)
+    assert "llava/5/vanilla" in found and not any(name.startswith("qwen") for name in found)
+    assert report.write(toy, quiet=True)
