@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from book_fixtures import REPOSITORY
 
+from eraser_lib.threshold import calibrate
+
 TINY = REPOSITORY / "results" / "tiny"
 SETTINGS = {
     "rows": ("ablate_rows", ["fewer", "share", "rows"]),
@@ -15,6 +17,7 @@ SETTINGS = {
     "site": ("ablate_site", ["fitted", "read"]),
     "width": ("width", ["solver", "width", "people"]),
     "curves": ("quadratic", ["curves"]),
+    "layers": ("layers_gate", ["first", "last"]),
 }
 SHARES = {"opened": "test", "retain_opened": "retain", "celebrity_opened": "celebrity"}
 
@@ -69,3 +72,17 @@ def test_the_order_of_fitting_is_that_of_its_rows(model: str) -> None:
         own = means.xs(subset, level="set").reindex(shown.index)
         assert shown[f"{subset}_prob"].tolist() == pytest.approx(own["answer_prob"].tolist(), abs=2e-6)
         assert shown[f"{subset}_refused"].tolist() == pytest.approx(own["refused"].tolist(), abs=2e-6)
+
+
+@pytest.mark.parametrize("model", ["llava", "qwen"])
+def test_a_threshold_of_the_kept_gate_values_opens_what_the_promise_says(model: str) -> None:
+    rows = pd.read_parquet(TINY / "rows" / model / "5" / "openings_gate.parquet")
+    kept = note(model, "promise", "kept")
+    test = rows[rows["role"] == "test"]
+    people = rows.loc[(rows["role"] == "calibrate") & (rows["group"] == "people"), "gate_value"].tolist()
+    for one in kept[kept["unit"] == "prompts"].to_dict("records"):
+        threshold = calibrate({"people": people}, one["alpha"]).value
+        assert one["threshold"] == pytest.approx(threshold, rel=1e-5)
+        for subset in ("test", "retain", "celebrity"):
+            own = test.loc[test["group"] == subset, "gate_value"]
+            assert one[subset] == pytest.approx((own > threshold).mean(), abs=2e-6), (one["alpha"], subset)
