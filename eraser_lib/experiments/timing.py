@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from eraser_lib import Eraser
+import torch
+
+from eraser_lib import Direction, Eraser
 from eraser_lib.experiments import closed
 from eraser_lib.experiments.contest import ERASER, LATER, STEERED, WEIGHTS
 from eraser_lib.experiments.methods import published
 from eraser_lib.experiments.sets import fit_sets
-from eraser_lib.experiments.store import load_activations, load_directions
+from eraser_lib.experiments.store import load_activations
 from eraser_lib.experiments.study import Study
 
 BESIDE = ("prompt", "prompt_oracle", "detector")
@@ -41,7 +43,9 @@ def fit_seconds(study: Study) -> dict[str, float]:
     found = {"constant": 0.0}
     if _activations(study).exists():
         fit = load_activations(_activations(study))["fit"]
-        direction = load_directions(study.cache / "directions.safetensors")["multimodal"]
+        sites = tuple(fit["retain"])
+        width = fit["retain"][sites[0]].shape[1]
+        direction = Direction(sites, torch.ones(len(sites), width))  # any: it is no part of the fit
         began = time.perf_counter()
         published(fit["forget"], fit["retain"], direction, 1.0)
         found["mllmeraser_published"] = time.perf_counter() - began

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from eraser_lib import Eraser
-from eraser_lib.direction import Direction
 from eraser_lib.experiments import closed, sets, timing
 from eraser_lib.experiments.activations import of_questions
-from eraser_lib.experiments.store import save_activations, save_directions
+from eraser_lib.experiments.store import save_activations
 from eraser_lib.experiments.study import Study
 from eraser_lib.sites import every_layer
 
@@ -21,9 +20,7 @@ def hooks(model: torch.nn.Module) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
 
 
-def test_undoing_is_timed_and_done(
-    study: Study, direction: Direction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undoing_is_timed_and_done(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = replace(study, out=tmp_path)
     here.__dict__.update(vanilla=study.vanilla, world=study.world)
     monkeypatch.setattr(Study, "load", lambda self: study.vanilla)
@@ -39,7 +36,6 @@ def test_undoing_is_timed_and_done(
     forget = here.world.roles(here.split)["forget"]
     fit = sets.fit_sets(here.world, here.split, forget=forget, per_person=here.sizes.per_person)
     save_activations(here.cache / "activations.safetensors", {"fit": of_questions(here.vanilla, fit)})
-    save_directions(here.cache / "directions.safetensors", {"multimodal": direction})
     before = hooks(model)  # transformers leaves some of its own on the way
     chosen = closed.scrubbers(len(every_layer(model)))[-1]
     here.note("closed", {"choice": {"leace": str(chosen)}})
