@@ -2,7 +2,9 @@
 
 A search goes on along a weight while a neighbour of the best has been tried at no rate (`trained.tune`). One that was
 tried at another rate alone counts as seen there, although the best may lie elsewhere at this one. Here each such
-neighbour is trained as in the search. Nothing is chosen from it: the settings of the tables stand.
+neighbour is trained as in the search; and where a weight is a brake on climbing, it is followed to its best at each of
+the rates that a search begins with, since a larger rate wants a larger brake. Nothing is chosen from it: the settings
+of the tables stand.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ import pandas as pd
 
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.study import Study
-from eraser_lib.experiments.trained import OBJECTIVES, STOPS, ladder, objective, watched
+from eraser_lib.experiments.trained import OBJECTIVES, START, STOPS, ladder, objective, watched
 from eraser_lib.study.kept import kept
+
+ACROSS = ("ga_diff", "kl_min")
+"""Methods that climb on what is to be forgotten and are held back by one weight."""
 
 
 def searched(study: Study, method: str) -> pd.DataFrame | None:
@@ -27,36 +32,53 @@ def searched(study: Study, method: str) -> pd.DataFrame | None:
     return pd.DataFrame(first.read_note(f"tuning-{method}", made_by=f"notebook 08_tune for {method}")["rows"])
 
 
-def untried(method: str, rows: pd.DataFrame, *, lora: int = 0) -> list[str]:
-    """Settings beside the best on a line of `trained.LADDERS` which were not trained at the rate of the best."""
-    best = rows.iloc[0]
-    at_its_rate = set(rows.loc[rows["lr"] == best["lr"], "settings"])
-    found: list[str] = []
-    for line in ([str(one) for one in steps] for steps in ladder(method, lora=lora)):
-        if best["settings"] in line:
-            place = line.index(best["settings"])
-            beside = [line[k] for k in (place - 1, place + 1) if 0 <= k < len(line)]
-            found += [one for one in beside if one not in at_its_rate and one not in found]
-    return found
+def untried(method: str, rows: pd.DataFrame, *, lora: int = 0) -> list[tuple[str, float]]:
+    """Settings and rates beside the best, on a line of `trained.LADDERS` at its rate, which were not trained there.
+
+    For a method of `ACROSS` also those beside the best at each rate of `trained.START`.
+    """
+    trained = set(zip(rows["settings"], rows["lr"], strict=True))
+    leaders = [rows["score"].idxmax()]
+    if method in ACROSS:
+        leaders += [own["score"].idxmax() for rate, own in rows.groupby("lr") if rate in START]
+    found: dict[tuple[str, float], None] = {}
+    lines = [[str(one) for one in steps] for steps in ladder(method, lora=lora)]
+    for settings, rate in rows.loc[leaders, ["settings", "lr"]].itertuples(index=False):
+        for line in lines:
+            if settings in line:
+                place = line.index(settings)
+                beside = ((line[k], rate) for k in (place - 1, place + 1) if 0 <= k < len(line))
+                found |= dict.fromkeys(point for point in beside if point not in trained)
+    return list(found)
 
 
 def looked_beside(study: Study, dev: DevRows, *, lora: int = 0) -> pd.DataFrame:
-    """The best look at each neighbour that was `untried`, after a row for the choice that it lies beside.
+    """The best look at each point that was `untried`, after a row for the choice that it lies beside.
 
-    Columns: `method, chosen` (the choice itself), and those of `trained.watched`. One training each, as in the search.
-    A job that was stopped goes on after its last training.
+    Columns: `method, chosen` (the choice itself), and those of `trained.watched`. One training each, as in the search;
+    of `ACROSS` as many as it takes until nothing better lies beside. A job that was stopped goes on after its last
+    training.
     """
     found: list[dict[Any, Any]] = []
     for method in OBJECTIVES:
         rows = searched(study, method)
-        beside = [] if rows is None else untried(method, rows, lora=lora)
-        if rows is None or not beside:
+        if rows is None or not untried(method, rows, lora=lora):
             continue
         best = rows.iloc[0].to_dict()
         stops = STOPS if study.strict else (int(best["steps"]),)
         found.append({"method": method, "chosen": True, **best})
-        for settings in beside:
-            train = partial(watched, dev, objective(method, settings, lora=lora), float(best["lr"]), stops)
-            top = max(kept(f"{settings} at {best['lr']:g}", train), key=lambda look: float(look["score"]))
-            found.append({"method": method, "chosen": False, **top})
+        while points := untried(method, rows, lora=lora):
+            for settings, rate in points:
+                train = partial(watched, dev, objective(method, settings, lora=lora), rate, stops)
+                looks = kept(f"{settings} at {rate:g}", train)
+                rows = pd.concat([rows, pd.DataFrame(looks)], ignore_index=True)
+                found.append({"method": method, "chosen": False, **max(looks, key=lambda look: float(look["score"]))})
+            if method not in ACROSS:
+                break
     return pd.DataFrame(found, columns=None if found else ["method", "chosen", "settings", "lr", "score"])
+
+
+def best_beside(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `looked_beside`, each choice and the best that was found beside it."""
+    places = table.groupby(["method", "chosen"], sort=False)["score"].idxmax()
+    return table.loc[sorted(places)].reset_index(drop=True)
