@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -298,6 +299,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="measure only these; default all")
     options = parser.parse_args(arguments)
+    if absent := rivals.missing():
+        print(
+            f"Not installed, so not compared: {', '.join(absent)}. Rows of this machine and model are replaced without "
+            "theirs; pip install --no-deps -r requirements-bench.txt brings them.",
+            file=sys.stderr,
+        )
     torch.set_num_threads(options.threads)
     settings = {key: value for key, value in vars(options).items() if key != "model"}
     parts, partly = set(options.part), len(options.part) < len(PARTS)

@@ -72,7 +72,7 @@ def rivals(model: Any, count: int) -> dict[str, Attach]:
     found["dense, every token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=True)
     found["bare hook"] = lambda: _bare(decoder.layers, blocks, vectors.to(weight))
     for name, steered in PEERS.items():
-        if importlib.util.find_spec(name.replace("-", "_")):
+        if name not in missing():
             found[name] = functools.partial(steered, model, decoder.module, blocks, vectors.to(weight))
     return found
 
@@ -209,5 +209,12 @@ PEERS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "steering-vectors": _steering_vectors, "repeng": _repeng, "pyvene": _pyvene, "nnsight": _nnsight,
 }  # fmt: skip
 """Libraries that are compared where they are installed."""
+
+
+def missing() -> list[str]:
+    """Those that are not installed."""
+    return [name for name in PEERS if not importlib.util.find_spec(name.replace("-", "_"))]
+
+
 ALIKE = ("eraser (constant)", "bare hook", *PEERS)
 """Methods that add the same constant vectors to every token: their logits must agree before times are compared."""

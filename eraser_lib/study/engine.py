@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from eraser_lib.study import checkpoints, manifest, promote, runner, summary
 from eraser_lib.study.lock import locked
-from eraser_lib.study.matrix import jobs
+from eraser_lib.study.matrix import Job, jobs
 from eraser_lib.study.paths import StudyError, read_json, root, write_json
 from eraser_lib.study.preset import Preset
 from eraser_lib.study.progress import Estimate, Monitor, expected_seconds, in_words
@@ -44,9 +45,9 @@ def study(preset: Preset, *, cores: int) -> None:
         copied = promote.adopt(preset)
         manifest.refresh_inputs(matrix, preset, folder)
         complete = runner.complete(matrix, folder)
-        estimate = Estimate(matrix, expected_seconds(matrix, preset.reference), cores)
+        estimate = _estimate(preset, matrix, cores)
         left = estimate.left(dict.fromkeys(complete, 0.0), {})
-        print(f"Preset {preset.name}: {len(matrix)} jobs, {len(complete)} complete, {cores} at a time; "
+        print(f"Preset {preset.name}: {len(matrix)} jobs, {len(complete)} complete, {_at_a_time(estimate)}; "
               f"about {in_words(left)} to go. Stop with Ctrl-C; the same command resumes.", flush=True)  # fmt: skip
         if copied:
             print(f"{len(copied)} files of methods that this preset does not run are from {preset.reference.path}.",
@@ -69,14 +70,27 @@ def study(preset: Preset, *, cores: int) -> None:
 def plan(preset: Preset, *, cores: int) -> list[str]:
     """What `study` would run, one line per job with its expected time, and how long all of it takes. Runs nothing."""
     matrix, folder = jobs(preset), preset.run
-    expected = expected_seconds(matrix, preset.reference)
+    estimate = _estimate(preset, matrix, cores)
     complete = runner.complete(matrix, folder, inputs=lambda job: manifest.inputs(job, preset))
     again = [name for name in matrix if name not in complete]
-    left = in_words(Estimate(matrix, expected, cores).left(dict.fromkeys(complete, 0.0), {}))
-    work = in_words(sum(expected[name] for name in again))
-    return [f"{name:32} about {in_words(expected[name])}" for name in again] + [
-        f"{len(again)} of {len(matrix)} jobs to run: about {left}, {cores} at a time ({work} of work)."
-    ]
+    left = in_words(estimate.left(dict.fromkeys(complete, 0.0), {}))
+    work = in_words(sum(estimate.expected[name] for name in again))
+    lines = [f"{name:32} about {in_words(estimate.expected[name])}" for name in again]
+    lines.append(f"{len(again)} of {len(matrix)} jobs to run: about {left}, {_at_a_time(estimate)} ({work} of work).")
+    if untrained := [one for one in checkpoints.fine_tunings(preset).values() if not one.there]:
+        each = preset.fine_tuning["minutes"]
+        lines.append(f"Before them 'make models' has {len(untrained)} fine-tunings to do, one after the other: "
+                     f"about {in_words(60 * each * len(untrained))}.")  # fmt: skip
+    return lines
+
+
+def _estimate(preset: Preset, matrix: Mapping[str, Job], cores: int) -> Estimate:
+    on_gpu = preset.on_gpu if preset.device == "cuda" else 0
+    return Estimate(matrix, expected_seconds(matrix, preset.reference), cores, on_gpu)
+
+
+def _at_a_time(estimate: Estimate) -> str:
+    return f"{estimate.cores} at a time" + f", of those with a model {estimate.on_gpu}" * bool(estimate.on_gpu)
 
 
 def _explain(failed: list[str], missing: list[str], console: Path, code: int) -> str:

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
-from eraser_lib.families import Loaded, load_model
+from eraser_lib.families import Loaded, hub, load_model
 from eraser_lib.families.adapters import decoder_maps
 from eraser_lib.stream import ahead
 from eraser_lib.study.checkpoints import fine_tunings, is_whole
@@ -290,7 +291,8 @@ def main() -> None:
         if options.preset
         else [Job(options.model, options.data, options.without, options.out, options.revision or None)]
     )
-    commits: dict[str, str | None] = {}  # told once, so that all checkpoints learn from the same files
+    # told once, so that all checkpoints learn from the same files
+    commits = _require(options.preset, [job for job in wanted if not is_whole(job.out)]) if options.preset else {}
     refused = 0
     for job in wanted:
         if is_whole(job.out):
@@ -312,6 +314,45 @@ def main() -> None:
             raise SystemExit(f"Error: {left}")
         # the study goes on without a model that never met them, and says so; `make models study` must reach it
         print(f"Warning: {left}", file=sys.stderr, flush=True)
+
+
+def _require(preset: str, jobs: Sequence[Job]) -> dict[str, str | None]:
+    """The commit of each source of data.
+
+    `FileNotFoundError` that names all models and data that cannot be had: the last may be hours behind the first.
+    """
+    found: list[str] = []
+    commits: dict[str, str | None] = {}
+    for data, revision in dict.fromkeys((job.data, job.revision) for job in jobs):
+        try:
+            commits[data] = mllmu.commit(data, revision)
+        except OSError as error:
+            found.append(str(error))
+    for model in dict.fromkeys(job.model for job in jobs):
+        try:
+            _look(model)
+        except OSError as error:
+            found.append(str(error))
+    if found:
+        places = "settings.data and settings.elsewhere.<model>.base"
+        found.append(f"Paths of folders go into {places} of presets/{preset}.yml; then run the same command again.")
+        raise FileNotFoundError("\n\n".join(found))
+    return commits
+
+
+def _look(model: str) -> None:
+    """`OSError` for a model that is neither a whole folder nor on the hub nor in its cache; loads no weights."""
+    folder = Path(model)
+    if folder.exists():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no config.json, so it is no checkpoint; name the folder that does")
+        hub.check_weights(folder)
+        return
+    revision = hub.revision_of(model, None)
+    try:
+        AutoConfig.from_pretrained(model, revision=revision)
+    except OSError as error:
+        raise hub.cannot_fetch(model, revision, error) from error
 
 
 def _make(job: Job, commit: str | None, recipe: LoraRecipe, options: argparse.Namespace) -> None:

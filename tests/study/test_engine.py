@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from eraser_lib.study import checkpoints, engine, matrix, preset, runner
+from eraser_lib.study import checkpoints, engine, matrix, preset, progress, runner
 from eraser_lib.study.paths import StudyError, read_json, write_json
 from tests.study.toys import HERE, PRESET, notebook
 
@@ -243,3 +243,11 @@ def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
         "one-gpu": set(),
         "slurm": set(),
     }
+
+
+def test_a_plan_tells_what_queues_for_the_gpu_and_what_is_fine_tuned_before() -> None:
+    paper = preset.load("paper")
+    *_, total, tunings = engine.plan(paper, cores=16)
+    left = progress.in_words(60 * sum(job.minutes for job in matrix.jobs(paper).values() if job.on_device))
+    assert f"jobs to run: about {left}, 16 at a time, of those with a model 1 (" in total
+    assert tunings == "Before them 'make models' has 12 fine-tunings to do, one after the other: about 24 h 00 min."

@@ -35,6 +35,16 @@ def test_estimate_is_never_shorter_than_the_longest_chain(jobs: dict[str, matrix
     assert estimate.left({}, {}) == pytest.approx(700)
 
 
+def test_estimate_counts_those_that_wait_for_the_gpu(jobs: dict[str, matrix.Job]) -> None:
+    on_device = [name for name, job in jobs.items() if job.on_device]
+    assert 0 < len(on_device) < len(jobs)
+    expected = dict.fromkeys(jobs, 100.0)
+    alone, shared = (progress.Estimate(jobs, expected, cores=100, on_gpu=count) for count in (1, 2))
+    assert alone.left({}, {}) == pytest.approx(100 * len(on_device))
+    assert shared.left({}, {}) == pytest.approx(50 * len(on_device))
+    assert alone.left(dict.fromkeys(on_device, 0.0), {}) == pytest.approx(200), "world, then comparison"
+
+
 def test_running_jobs_count_for_what_is_left_of_them(jobs: dict[str, matrix.Job]) -> None:
     estimate = progress.Estimate(jobs, dict.fromkeys(jobs, 100.0), cores=1)
     assert estimate.left({}, {"all-all-01_world": 60.0}) == pytest.approx(1740)

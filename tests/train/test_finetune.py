@@ -89,6 +89,7 @@ def test_all_checkpoints_learn_from_one_commit_which_their_manifests_name(
     learned = []
     monkeypatch.setattr(module, "of_preset", lambda *_, **__: jobs)
     monkeypatch.setattr(module, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(module, "_look", lambda _: None)
     monkeypatch.setattr(module, "finetune", lambda *_, data: learned.append(data))
     monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
     with pytest.warns(UserWarning, match="its newest is read") as told:
@@ -136,6 +137,7 @@ def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
     monkeypatch.setattr(module, "_make", make)
     monkeypatch.setattr(module, "_alone", lambda out: contextlib.nullcontext())
     monkeypatch.setattr(mllmu, "commit", lambda *_: COMMIT)
+    monkeypatch.setattr(module, "_look", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
     broken = "forget_10"
     module.main()
@@ -150,6 +152,34 @@ def test_people_who_cannot_be_told_keep_no_other_checkpoint_from_being_made(
     broken = ""
     with pytest.raises(SchemaError):  # the file itself is of another form: nothing can be learned from it
         module.main()
+
+
+def test_all_that_is_missing_is_said_before_the_first_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_make", lambda *_: pytest.fail("trained, though a later checkpoint cannot be"))
+
+    def offline(name: str, *_: Any, **__: Any) -> None:
+        raise OSError(f"no network for {name}")
+
+    monkeypatch.setattr(module.AutoConfig, "from_pretrained", offline)
+    monkeypatch.setattr(mllmu, "commit", offline)
+    monkeypatch.setattr(sys, "argv", ["finetune", "--preset", "paper"])
+    with pytest.raises(FileNotFoundError) as told:
+        module.main()
+    said = str(told.value)
+    for name in ("MLLMMU/MLLMU-Bench", "llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2.5-VL-7B-Instruct"):
+        assert said.count(f"no network for {name}") == 1
+    assert "settings.elsewhere.<model>.base of presets/paper.yml" in said
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.undo()
+    jobs = [Job(str(empty), str(data), "", tmp_path / "vanilla")]
+    with pytest.raises(FileNotFoundError, match=r"empty holds no config\.json"):
+        module._require("paper", jobs)
+    (empty / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="the download is not complete"):
+        module._require("paper", jobs)
 
 
 def test_training_lowers_the_loss_and_leaves_a_plain_checkpoint(school: Any, data: Path, tmp_path: Path) -> None:
