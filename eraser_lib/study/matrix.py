@@ -192,7 +192,7 @@ KINDS: tuple[Kind, ...] = (
             after=tuple(f"08_tune_{method}" for method in TRAINED),
             minutes=minutes,
         )
-        for name, minutes in (("23_longer", 35), ("26_neighbours", 25))
+        for name, minutes in (("23_longer", 35), ("26_neighbours", 75))
     ),
     Kind(
         name="14_cookbook",
