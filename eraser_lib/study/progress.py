@@ -65,16 +65,16 @@ class Estimate:
         measured = {name: seconds for name, seconds in took.items() if seconds > 0}
         # one quick job says little about the machine, so the first minute of work counts as expected
         factor = (sum(measured.values()) + 60) / (sum(self.expected[name] for name in measured) + 60)
-        work = on_gpu = 0.0
+        work = with_model = 0.0
         chain: dict[str, float] = {}
         for name, job in self.jobs.items():
             remaining = 0.0 if name in took else self.expected[name] * factor
             if name in running:
                 remaining = max(remaining - running[name], 0.05 * remaining)
             work += remaining
-            on_gpu += remaining * job.on_device
+            with_model += remaining * job.on_device
             chain[name] = remaining + max((chain.get(need, 0.0) for need in job.needs), default=0.0)
-        queue = on_gpu / self.on_gpu if self.on_gpu else 0.0
+        queue = with_model / self.on_gpu if self.on_gpu else 0.0
         return max(work / max(self.cores, 1), queue, max(chain.values(), default=0.0))
 
 
