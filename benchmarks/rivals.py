@@ -71,8 +71,9 @@ def rivals(model: Any, count: int) -> dict[str, Attach]:
     found["dense, last token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=False)
     found["dense, every token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=True)
     found["bare hook"] = lambda: _bare(decoder.layers, blocks, vectors.to(weight))
+    absent = missing()
     for name, steered in PEERS.items():
-        if name not in missing():
+        if name not in absent:
             found[name] = functools.partial(steered, model, decoder.module, blocks, vectors.to(weight))
     return found
 

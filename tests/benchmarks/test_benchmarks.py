@@ -79,6 +79,13 @@ def logits(model: torch.nn.Module, attach: rivals.Attach, inputs: dict[str, Tens
     return found
 
 
+def test_a_library_that_is_not_installed_is_named_and_left_out(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"steering_vectors": object()}
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", found.get)
+    assert rivals.missing() == ["repeng", "pyvene", "nnsight"]
+    assert set(rivals.PEERS) & set(rivals.rivals(tiny, 2)) == {"steering-vectors"}
+
+
 def test_rivals_do_what_they_are_called(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rivals, "SMALL", 0.5)
     inputs = cost.prompts(tiny, 2, 12)
