@@ -2,9 +2,9 @@
 
 A search goes on along a weight while a neighbour of the best has been tried at no rate (`trained.tune`). One that was
 tried at another rate alone counts as seen there, although the best may lie elsewhere at this one. Here each such
-neighbour is trained as in the search; and where a weight is a brake on climbing, it is followed to its best at each of
-the rates that a search begins with, since a larger rate wants a larger brake. Nothing is chosen from it: the settings
-of the tables stand.
+neighbour is trained as in the search; and where a weight is a brake on climbing and the search went along one axis at a
+time, it is followed to its best at each of the rates that a search begins with, and the best to rates beside it, since
+a larger rate wants a larger brake. Nothing is chosen from it: the settings of the tables stand.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
+from eraser_lib.experiments import trained
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.study import Study
-from eraser_lib.experiments.trained import OBJECTIVES, START, STOPS, ladder, objective, watched
+from eraser_lib.experiments.trained import OBJECTIVES, RATES, START, STOPS, beside, ladder, objective, watched
 from eraser_lib.study.kept import kept
 
-ACROSS = ("ga_diff", "kl_min")
-"""Methods that climb on what is to be forgotten and are held back by one weight."""
+ACROSS = ("kl_min",)
+"""Methods that climb on what is to be forgotten, are held back by one weight, and are not `trained.AT_EVERY_RATE`."""
 
 
 def searched(study: Study, method: str) -> pd.DataFrame | None:
@@ -35,21 +36,20 @@ def searched(study: Study, method: str) -> pd.DataFrame | None:
 def untried(method: str, rows: pd.DataFrame, *, lora: int = 0) -> list[tuple[str, float]]:
     """Settings and rates beside the best, on a line of `trained.LADDERS` at its rate, which were not trained there.
 
-    For a method of `ACROSS` also those beside the best at each rate of `trained.START`.
+    For a method of `ACROSS` also those beside the best at each rate of `trained.START`, and the rates beside the best.
     """
-    trained = set(zip(rows["settings"], rows["lr"], strict=True))
-    leaders = [rows["score"].idxmax()]
+    looks = rows.to_dict("records")
+    best = max(looks, key=lambda look: float(look["score"]))
+    lines = [[str(one) for one in line] for line in ladder(method, lora=lora)]
+    leaders, found = [best], []
     if method in ACROSS:
-        leaders += [own["score"].idxmax() for rate, own in rows.groupby("lr") if rate in START]
-    found: dict[tuple[str, float], None] = {}
-    lines = [[str(one) for one in steps] for steps in ladder(method, lora=lora)]
-    for settings, rate in rows.loc[leaders, ["settings", "lr"]].itertuples(index=False):
-        for line in lines:
-            if settings in line:
-                place = line.index(settings)
-                beside = ((line[k], rate) for k in (place - 1, place + 1) if 0 <= k < len(line))
-                found |= dict.fromkeys(point for point in beside if point not in trained)
-    return list(found)
+        own = [[look for look in looks if look["lr"] == rate] for rate in START]
+        leaders += [max(at_rate, key=lambda look: float(look["score"])) for at_rate in own if at_rate]
+        tried = {look["lr"] for look in looks if look["settings"] == best["settings"]}
+        found = [(best["settings"], rate) for rate in beside(RATES, best["lr"]) if rate not in tried]
+    for leader in leaders:
+        found += [(one, leader["lr"]) for one in trained.untried(looks, leader, lines, at_its_rate=True)]
+    return list(dict.fromkeys(found))
 
 
 def looked_beside(study: Study, dev: DevRows, *, lora: int = 0) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from typing import Any, TypeVar
@@ -71,6 +71,9 @@ back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
+AT_EVERY_RATE = ("ga_diff",)
+"""Methods whose weight is followed at each of the rates that a search begins with, since a larger rate wants a larger
+one. The searches of the others follow it at the rate of their best alone, and pass by what another rate has tried."""
 STOPS = (20, 40, 80, 120)
 """Steps after which a training is looked at; 120 are one pass over all forget rows of ten people."""
 DROP = 0.05
@@ -117,7 +120,8 @@ def tune(
 
     The first objective is trained at the rates `start`, the others at the rate that served it best. Then the search
     goes on from the best of all, outwards, for as long as it lies at the edge of the rates tried with it, or of the
-    objectives tried along a line of `ladder`. Every training passes the forget rows at most once and is scored at
+    objectives tried along a line of `ladder`; for methods that are `AT_EVERY_RATE`, of those tried at its rate, and
+    from the best at each rate of `start` as well. Every training passes the forget rows at most once and is scored at
     `stops`, so that each row of the table is a training that ends there. A search that was stopped goes on after its
     last training.
 
@@ -137,21 +141,33 @@ def tune(
         run(first, rate)
     for objective in others:
         run(objective, _best(rows, settings=first)["lr"])
+    everywhere = grid[0].name in AT_EVERY_RATE
     while True:
         best = _best(rows)
-        objective, rate = best["settings"], best["lr"]
-        tried = {row["lr"] for row in rows if row["settings"] == objective}
-        further = [(objective, beside) for beside in _beside(rates, rate) if beside not in tried]
-        seen = {row["settings"] for row in rows}
-        further += [(beside, rate) for line in lines for beside in _beside(line, objective) if beside not in seen]
+        tried = {row["lr"] for row in rows if row["settings"] == best["settings"]}
+        further = [(best["settings"], rate) for rate in beside(rates, best["lr"]) if rate not in tried]
+        for leader in (best, *(_best(rows, lr=rate) for rate in start if everywhere)):
+            further += [(one, leader["lr"]) for one in untried(rows, leader, lines, at_its_rate=everywhere)]
         if not further:
             break
-        for point in further:
+        for point in dict.fromkeys(further):
             run(*point)
     return pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
-def _beside(places: Sequence[T], value: T) -> list[T]:
+def untried(
+    rows: Iterable[Mapping[Any, Any]], leader: Mapping[Any, Any], lines: Sequence[Sequence[str]], *, at_its_rate: bool
+) -> list[str]:
+    """Settings next to those of `leader`, a row of `tune`, on any of the lines, which none of the rows has.
+
+    `at_its_rate`: which none has at the rate of the leader.
+    """
+    seen = {row["settings"] for row in rows if row["lr"] == leader["lr"] or not at_its_rate}
+    found = chain.from_iterable(beside(line, leader["settings"]) for line in lines)
+    return [one for one in dict.fromkeys(found) if one not in seen]
+
+
+def beside(places: Sequence[T], value: T) -> list[T]:
     """What lies next to a value, on either side: nothing where it is not among the places."""
     at = places.index(value) if value in places else None
     return [] if at is None else [places[k] for k in (at - 1, at + 1) if 0 <= k < len(places)]

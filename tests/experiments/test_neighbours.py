@@ -37,7 +37,7 @@ def test_a_brake_is_followed_at_each_rate_until_nothing_better_lies_beside(
     study = Study(preset="micro", model="llava", split=5, out=tmp_path)
     tuned = rows((1.0, 1e-4, 0.8), (0.5, 1e-4, 0.7), (2.0, 1e-4, 0.7), (1.0, 3e-4, 0.6), (1.0, 1e-2, 0.75))
     study.note("tuning-kl_min", {"rows": tuned.to_dict("records")})
-    scores = {(2.0, 3e-4): 0.7, (4.0, 3e-4): 0.95}
+    scores = {(2.0, 3e-4): 0.7, (4.0, 3e-4): 0.9, (4.0, 1e-3): 0.95}
 
     def watched(dev: Any, objective: Any, rate: float, stops: Any) -> list[dict[str, Any]]:
         found = scores.get((objective.alpha, rate), 0.1)
@@ -47,9 +47,11 @@ def test_a_brake_is_followed_at_each_rate_until_nothing_better_lies_beside(
     dev: Any = None
     table = neighbours.looked_beside(study, dev)
     trained = list(zip(table["settings"], table["lr"], strict=True))
-    assert trained == [
-        (str(KLMin(weight)), rate) for weight, rate in ((1.0, 1e-4), (0.5, 3e-4), (2.0, 3e-4), (4.0, 3e-4), (8.0, 3e-4))
-    ], "nothing at a rate that no search begins with"
+    assert trained[0] == (str(KLMin(1.0)), 1e-4), "the choice"
+    at = {rate: [float(one[12:-1]) for one, own in trained[1:] if own == rate] for _, rate in trained}
+    assert at[3e-4] == [0.5, 2.0, 4.0, 8.0], "on while the next is better"
+    assert at[3e-5] == [1.0] and at[3e-3] == [4.0] and 1e-2 not in at, "rates beside the best of all, and no other"
+    assert sorted(at[1e-3]) == [2.0, 4.0, 8.0]
     choice, best = neighbours.best_beside(table).to_dict("records")
     assert (choice["chosen"], choice["score"]) == (True, 0.8)
     assert (best["chosen"], best["settings"], best["score"]) == (False, str(KLMin(4.0)), 0.95)
@@ -59,6 +61,7 @@ def test_they_are_trained_at_the_rate_of_the_choice(tmp_path: Path, monkeypatch:
     study = Study(preset="micro", model="llava", split=10, out=tmp_path)
     note = {"rows": rows((2.0, 3e-4, 0.9), (1.0, 3e-4, 0.8)).to_dict("records")}
     replace(study, split=5).note("tuning-kl_min", note)
+    monkeypatch.setattr(neighbours, "ACROSS", ())
     calls: list[Any] = []
 
     def watched(dev: Any, objective: Any, rate: float, stops: Any) -> list[dict[str, Any]]:
