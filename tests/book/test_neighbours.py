@@ -75,6 +75,19 @@ def test_a_search_on_every_rate_left_its_first_one_behind() -> None:
         assert short(old) in text and short(tuned["score"].max()) in text
 
 
+def test_what_another_draw_did_on_qwen_is_what_the_page_says() -> None:
+    text = paragraph("One training says little to two digits")
+    drawn, tuned = (rows("qwen", note, key) for note, key in (("longer", "looks"), ("tuning-ga_diff", "rows")))
+    first = drawn[(drawn["method"] == "ga_diff") & (drawn["passes"] == 1)].iloc[0]
+    assert abs(first["gibberish"] - 2 / 3) < 0.02 and "two answers in three" in text
+    assert abs(tuned.iloc[0]["gibberish"] - 1 / 10) < 0.01 and "one in ten was" in text
+    tables = rows("qwen", "trade", "rows").set_index("method")["kept"]
+    assert f"kept {short(tuned.iloc[0]['kept_prob'])} of others in its search" in text
+    assert f"keeps {short(tables['ga_diff'])} in them" in text
+    fits = [len(rows(model, "tuning-ga_diff", "rows")[["settings", "lr"]].drop_duplicates()) for model in MODELS]
+    assert fits == [18, 16] and "of eighteen and sixteen there" in text
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_another_draw_changes_a_score_by_what_the_page_says(model: str) -> None:
     text = paragraph("One training says little to two digits")

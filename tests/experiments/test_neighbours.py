@@ -47,14 +47,18 @@ def test_a_brake_is_followed_at_each_rate_until_nothing_better_lies_beside(
     dev: Any = None
     table = neighbours.looked_beside(study, dev)
     trained = list(zip(table["settings"], table["lr"], strict=True))
-    assert trained[0] == (str(KLMin(1.0)), 1e-4), "the choice"
-    at = {rate: [float(one[12:-1]) for one, own in trained[1:] if own == rate] for _, rate in trained}
-    assert at[3e-4] == [0.5, 2.0, 4.0, 8.0], "on while the next is better"
-    assert at[3e-5] == [1.0] and at[3e-3] == [4.0] and 1e-2 not in at, "rates beside the best of all, and no other"
-    assert sorted(at[1e-3]) == [2.0, 4.0, 8.0]
+    rounds = (
+        ((1.0, 1e-4),),  # the choice
+        ((1.0, 3e-5), (0.5, 3e-4), (2.0, 3e-4)),
+        ((4.0, 3e-4),),
+        ((4.0, 1e-4), (4.0, 1e-3), (8.0, 3e-4)),  # it is the best of all now
+        ((4.0, 3e-3), (2.0, 1e-3), (8.0, 1e-3)),
+    )
+    assert trained == [(str(KLMin(weight)), rate) for points in rounds for weight, rate in points]
     choice, best = neighbours.best_beside(table).to_dict("records")
     assert (choice["chosen"], choice["score"]) == (True, 0.8)
     assert (best["chosen"], best["settings"], best["score"]) == (False, str(KLMin(4.0)), 0.95)
+    assert best["lr"] == 1e-3
 
 
 def test_they_are_trained_at_the_rate_of_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
