@@ -71,7 +71,7 @@ back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
-AT_EVERY_RATE = ("ga_diff",)
+AT_EVERY_RATE = ("ga_diff", "kl_min")
 """Methods whose weight is followed at each of the rates that a search begins with, since a larger rate wants a larger
 one. The searches of the others follow it at the rate of their best alone, and pass by what another rate has tried."""
 STOPS = (20, 40, 80, 120)
@@ -145,7 +145,7 @@ def tune(
     while True:
         best = _best(rows)
         tried = {row["lr"] for row in rows if row["settings"] == best["settings"]}
-        further = [(best["settings"], rate) for rate in beside(rates, best["lr"]) if rate not in tried]
+        further = [(best["settings"], rate) for rate in _beside(rates, best["lr"]) if rate not in tried]
         for leader in (best, *(_best(rows, lr=rate) for rate in start if everywhere)):
             further += [(one, leader["lr"]) for one in untried(rows, leader, lines, at_its_rate=everywhere)]
         if not further:
@@ -163,11 +163,11 @@ def untried(
     `at_its_rate`: which none has at the rate of the leader.
     """
     seen = {row["settings"] for row in rows if row["lr"] == leader["lr"] or not at_its_rate}
-    found = chain.from_iterable(beside(line, leader["settings"]) for line in lines)
+    found = chain.from_iterable(_beside(line, leader["settings"]) for line in lines)
     return [one for one in dict.fromkeys(found) if one not in seen]
 
 
-def beside(places: Sequence[T], value: T) -> list[T]:
+def _beside(places: Sequence[T], value: T) -> list[T]:
     """What lies next to a value, on either side: nothing where it is not among the places."""
     at = places.index(value) if value in places else None
     return [] if at is None else [places[k] for k in (at - 1, at + 1) if 0 <= k < len(places)]

@@ -20,52 +20,19 @@ def rows(*found: tuple[float, float, float]) -> pd.DataFrame:
     return pd.DataFrame([dict(zip(columns, (str(KLMin(a)), lr, s), strict=True)) | {"steps": 80} for a, lr, s in found])
 
 
-def test_a_weight_that_another_rate_alone_has_seen_is_untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "ACROSS", ())
+def test_a_weight_that_another_rate_alone_has_seen_is_untried() -> None:
     found = rows((2.0, 3e-4, 0.9), (1.0, 3e-4, 0.8), (4.0, 1e-3, 0.7))
-    assert neighbours.untried("kl_min", found) == [(str(KLMin(4.0)), 3e-4)]
-    whole = pd.concat([found, rows((4.0, 3e-4, 0.6))], ignore_index=True)
+    assert neighbours.untried("kl_min", found) == [str(KLMin(4.0))]
+    whole = pd.concat([found, rows((4.0, 3e-4, 0.6))])
     assert neighbours.untried("kl_min", whole) == []
-    assert neighbours.untried("kl_min", rows((64.0, 3e-4, 0.9))) == [(str(KLMin(32.0)), 3e-4)], "the ladder ends there"
-    ga = pd.DataFrame([{"settings": "GA()", "lr": 1e-4, "score": 0.5}])
-    assert neighbours.untried("ga", ga) == [], "no weight to go along"
-
-
-def test_a_brake_is_followed_at_each_rate_until_nothing_better_lies_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = Study(preset="micro", model="llava", split=5, out=tmp_path)
-    tuned = rows((1.0, 1e-4, 0.8), (0.5, 1e-4, 0.7), (2.0, 1e-4, 0.7), (1.0, 3e-4, 0.6), (1.0, 1e-2, 0.75))
-    study.note("tuning-kl_min", {"rows": tuned.to_dict("records")})
-    scores = {(2.0, 3e-4): 0.7, (4.0, 3e-4): 0.9, (4.0, 1e-3): 0.95}
-
-    def watched(dev: Any, objective: Any, rate: float, stops: Any) -> list[dict[str, Any]]:
-        found = scores.get((objective.alpha, rate), 0.1)
-        return [{"settings": str(objective), "lr": rate, "steps": 80, "score": found}]
-
-    monkeypatch.setattr(neighbours, "watched", watched)
-    dev: Any = None
-    table = neighbours.looked_beside(study, dev)
-    trained = list(zip(table["settings"], table["lr"], strict=True))
-    rounds = (
-        ((1.0, 1e-4),),  # the choice
-        ((1.0, 3e-5), (0.5, 3e-4), (2.0, 3e-4)),
-        ((4.0, 3e-4),),
-        ((4.0, 1e-4), (4.0, 1e-3), (8.0, 3e-4)),  # it is the best of all now
-        ((4.0, 3e-3), (2.0, 1e-3), (8.0, 1e-3)),
-    )
-    assert trained == [(str(KLMin(weight)), rate) for points in rounds for weight, rate in points]
-    choice, best = neighbours.best_beside(table).to_dict("records")
-    assert (choice["chosen"], choice["score"]) == (True, 0.8)
-    assert (best["chosen"], best["settings"], best["score"]) == (False, str(KLMin(4.0)), 0.95)
-    assert best["lr"] == 1e-3
+    assert neighbours.untried("kl_min", rows((64.0, 3e-4, 0.9))) == [str(KLMin(32.0))], "the ladder ends there"
+    assert neighbours.untried("ga", pd.DataFrame([{"settings": "GA()", "lr": 1e-4}])) == [], "no weight to go along"
 
 
 def test_they_are_trained_at_the_rate_of_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(preset="micro", model="llava", split=10, out=tmp_path)
     note = {"rows": rows((2.0, 3e-4, 0.9), (1.0, 3e-4, 0.8)).to_dict("records")}
     replace(study, split=5).note("tuning-kl_min", note)
-    monkeypatch.setattr(neighbours, "ACROSS", ())
     calls: list[Any] = []
 
     def watched(dev: Any, objective: Any, rate: float, stops: Any) -> list[dict[str, Any]]:
@@ -77,6 +44,5 @@ def test_they_are_trained_at_the_rate_of_the_choice(tmp_path: Path, monkeypatch:
     dev: Any = None
     table = neighbours.looked_beside(study, dev)
     assert calls == [(KLMin(4.0), 3e-4)]
-    assert neighbours.best_beside(table).equals(table)
     assert table["chosen"].tolist() == [True, False] and table["score"].tolist() == pytest.approx([0.9, 0.3])
     assert neighbours.looked_beside(study, dev).equals(table) and len(calls) == 1, "a stopped job trains none again"
