@@ -2,9 +2,10 @@
 
 The least-squares map after which no linear classifier can tell the labels apart, in closed form (arXiv 2306.03819; the
 package ``concept-erasure``). What has to be stated, because it decides what the method does here: the *label* is either
-"forgotten or not" (rank 1) or which forgotten person it is, if any (rank k). The map is *fitted* on the stream at the
-last prompt token of forget and retain rows, at the output of one block or, each on the unsteered stream, of all. It is
-*applied* where the answer is made (the last prompt token and every generated one) or at every position.
+"forgotten or not" (rank 1), which forgotten person it is, if any (rank k), or which person in which kind of prompt,
+with a picture or without (rank 2k). The map is *fitted* on the stream at the last prompt token of forget and retain
+rows, at the output of one block or, each on the unsteered stream, of several. It is *applied* where the answer is made
+(the last prompt token and every generated one) or at every position.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from concept_erasure import LeaceEraser
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from eraser_lib.hooks import edit
 from eraser_lib.sites import HookSite
+
+Label: TypeAlias = Literal["forget", "person", "kind"]
 
 
 class Scrubbing:
@@ -85,7 +88,7 @@ class Leace:
 
     layers: tuple[int, ...]
     """Blocks whose outputs are mapped."""
-    label: Literal["forget", "person"] = "forget"
+    label: Label = "forget"
     everywhere: bool = False
     """Every position instead of the last prompt token and what is generated."""
     name = "leace"
@@ -93,7 +96,9 @@ class Leace:
     def fit(
         self, forget: Mapping[HookSite, Tensor], retain: Mapping[HookSite, Tensor], people: Sequence[str]
     ) -> Scrubber:
-        """Fit the maps on activations `(N, d)` and `(M, d)` per site; `people`: N names of who is asked about.
+        """Fit the maps on activations `(N, d)` and `(M, d)` per site.
+
+        `people`: N names of who is asked about, which for the label `kind` also say in which kind of prompt.
 
         Raises:
             ValueError: there is not one name per forget row.

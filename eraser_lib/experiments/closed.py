@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor, stack
 
 from eraser_lib.baselines.detector import EMBEDDING, RULES, Detector, embed
-from eraser_lib.baselines.leace import Leace
+from eraser_lib.baselines.leace import Label, Leace
 from eraser_lib.baselines.manu import Manu
 from eraser_lib.bench import language as lang
 from eraser_lib.bench.records import Question
@@ -42,9 +42,18 @@ def detectors(blocks: int) -> list[tuple[Reading, str]]:
 
 
 def scrubbers(blocks: int) -> list[Leace]:
-    """Late single blocks and all blocks, both labels, both sets of positions."""
-    places = [*((layer,) for layer in range(blocks // 3, blocks)), tuple(range(blocks))]
-    return [Leace(p, label, where) for p in places for label in ("forget", "person") for where in (False, True)]
+    """Late single blocks, and runs to the last that begin at steps of a sixth of all within the first half.
+
+    Both sets of positions. Labels: at single blocks and at all, forgotten or not and which person; at runs which person
+    and which person in which kind of prompt.
+    """
+    single = [(layer,) for layer in range(blocks // 3, blocks)]
+    runs = [tuple(range(first, blocks)) for first in range(0, blocks // 2 + 1, max(1, blocks // 6))]
+    coarse: tuple[Label, ...] = ("forget", "person")
+    fine: tuple[Label, ...] = ("person", "kind")
+    tried = [(place, label) for place in (*single, runs[0]) for label in coarse]
+    tried += [(run, label) for run in runs for label in fine]
+    return [Leace(place, label, where) for place, label in dict.fromkeys(tried) for where in (False, True)]
 
 
 PRUNERS = tuple(Manu(share, raw=raw) for raw in (False, True) for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6))
@@ -149,8 +158,8 @@ def detect(
 def choose_scrubber(dev: Dev, candidates: Sequence[Leace]) -> tuple[Leace, pd.DataFrame]:
     """The LEACE map with the best selection score on the dev people."""
     fit, rows = dev.rehearsals[0].fit, []
-    people = names(dev.fit["forget"])
     for candidate in candidates:
+        people = names(dev.fit["forget"], candidate.label)
         score = dev.score(context=dev.attach(candidate.fit(fit["forget"], fit["retain"], people)))
         rows.append({"settings": str(candidate), **judged(score)})
     return _best(candidates, rows)
@@ -166,9 +175,9 @@ def choose_pruner(dev: Dev, candidates: Sequence[Manu]) -> tuple[Manu, pd.DataFr
     return _best(candidates, rows)
 
 
-def names(rows: Sequence[Question]) -> list[str]:
-    """Who is asked about, one per row."""
-    return [question.person or "" for question in rows]
+def names(rows: Sequence[Question], label: str = "person") -> list[str]:
+    """Who is asked about, one per row; for the label `kind` of `Leace` with the modality of the prompt."""
+    return [f"{row.person}, {row.modality}" if label == "kind" else row.person or "" for row in rows]
 
 
 def _best(candidates: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, pd.DataFrame]:

@@ -65,7 +65,7 @@ def erase(
         curved.METHOD: gated(quadratic),
         "mllmeraser_published": methods.published(forget, retain, known["multimodal"], choice["published"]),
         "constant": methods.constant(replace(push, strength=choice["constant"]), known, known["answer"]),
-        "leace": scrubber.fit(forget, retain, closed.names(own.forget.questions)),
+        "leace": scrubber.fit(forget, retain, closed.names(own.forget.questions, scrubber.label)),
     }
 
 

@@ -86,11 +86,11 @@ def scrubbed(dev: DevRows, tuned: pd.DataFrame, *, limit: float = fluent.LIMIT) 
     study = dev.study
     rows: list[dict[str, Any]] = []
     read = of_questions(study.vanilla, dev.fit)
-    people = closed.names(dev.fit["forget"])
     options = {**study.fluency(), "truth_ratios": False}
     quiet = tuned[tuned[["gibberish", "kept_gibberish"]].max(axis=1) <= limit]  # the floor only adds to the babble
     for settings in quiet.sort_values("score", ascending=False, kind="stable")["settings"].head(fluent.TRIES):
-        made = find_scrubber(len(read["retain"]), settings).fit(read["forget"], read["retain"], people)
+        scrubber = find_scrubber(len(read["retain"]), settings)
+        made = scrubber.fit(read["forget"], read["retain"], closed.names(dev.fit["forget"], scrubber.label))
         score = dev.score(context=dev.attach(made), **options)
         speaks = max(score["gibberish"], score["kept_gibberish"]) <= limit
         rows.append({"settings": settings, "speaks": speaks, **score})
@@ -105,7 +105,7 @@ def scrub(study: Study, settings: str) -> pd.DataFrame:
     fit = fit_sets(study.world, study.split, forget=people, per_person=study.sizes.per_person)
     read = of_questions(study.vanilla, fit)
     scrubber = find_scrubber(len(read["retain"]), settings)
-    made = scrubber.fit(read["forget"], read["retain"], closed.names(fit["forget"]))
+    made = scrubber.fit(read["forget"], read["retain"], closed.names(fit["forget"], scrubber.label))
     options = {**study.fluency(), "truth_ratios": False}
     log = study.quick(asked(study), study.vanilla, context=lambda: made.attach(study.vanilla.model), **options)
     return log.assign(model=study.model, method="leace", split=str(study.split), seed=0)

@@ -69,4 +69,4 @@ def _scrubber(study: Study) -> Any:
     (leace,) = [one for one in closed.scrubbers(len(fit["forget"])) if str(one) == chosen]
     forget = study.world.roles(study.split)["forget"]
     rows = fit_sets(study.world, study.split, forget=forget, per_person=study.sizes.per_person)["forget"]
-    return leace.fit(fit["forget"], fit["retain"], closed.names(rows))
+    return leace.fit(fit["forget"], fit["retain"], closed.names(rows, leace.label))

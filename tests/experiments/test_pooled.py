@@ -104,6 +104,26 @@ def test_tables_pool_people_of_all_sets(answers: pd.DataFrame) -> None:
     assert set(row["person"]) == set(mine["person"])
 
 
+@pytest.mark.parametrize("blocks", [2, 6, 32])
+def test_leace_is_offered_late_blocks_and_runs_to_the_last(blocks: int) -> None:
+    grid = closed.scrubbers(blocks)
+    assert len(set(grid)) == len(grid), "nothing is tried twice"
+    for one in grid:
+        assert list(one.layers) == list(range(one.layers[0], one.layers[-1] + 1)), "a run"
+        assert len(one.layers) == 1 or one.layers[-1] == blocks - 1
+    for label in ("forget", "person", "kind"):
+        assert Leace(tuple(range(blocks)), label, True) in grid  # type: ignore[arg-type]
+    assert max(one.layers[0] for one in grid if one.label == "kind") <= blocks // 2
+
+
+def test_a_map_by_kind_tells_pictures_from_text(world: World) -> None:
+    asked = sets.fit_sets(world, 5, forget=world.roles(5)["forget"], per_person=2)["forget"]
+    people, kinds = closed.names(asked), closed.names(asked, "kind")
+    assert {row.modality for row in asked} == {"qa", "vqa"}
+    assert len(set(kinds)) == 2 * len(set(people))
+    assert all(kind == f"{row.person}, {row.modality}" for kind, row in zip(kinds, asked, strict=True))
+
+
 def test_an_unknown_scrubber_is_named() -> None:
     assert pooled.find_scrubber(6, str(Leace((5,), "person", True))) == Leace((5,), "person", True)
     with pytest.raises(ValueError, match="LEACE has no setting Leace\\(7\\); run 09_closed again"):
