@@ -42,6 +42,9 @@ Forget = Annotated[
 ]
 Retain = Annotated[Path, typer.Option(help="Rows about others who must not be touched, in the same form.")]
 
+LITTLE = 0.5
+"""Of less than this share of the forget rows set apart an eraser is not written without a warning."""
+MORE_ROWS = "give more and more varied rows"
 FAILED = 1
 """Exit code of a check that did not pass."""
 WRONG = 2
@@ -92,14 +95,15 @@ def fit(
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
         report = {"eraser": str(out), **made.report()}
+        if report["opened"] < LITTLE:
+            typer.echo("warning: this eraser will miss most of what it should catch; " + MORE_ROWS, err=True)
+        elif report["refused"] < LITTLE:
+            advice = f"choose a larger --strength than {strength:g}, or none" if strength else MORE_ROWS
+            typer.echo(f"warning: what this eraser catches it will mostly not make refused; {advice}", err=True)
         if as_json:
             show(report)
             return
     typer.echo(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
-    if min(report["opened"], report["refused"]) < 0.5:
-        typer.echo(
-            "warning: this eraser will miss most of what it should catch; give more and more varied rows", err=True
-        )
     typer.echo(f"Check it on rows of your own: eraser verify {model} {out} --forget FILE --retain FILE")
 
 
@@ -292,8 +296,8 @@ def explained() -> Iterator[None]:
         # torch's by its name: importing it takes seconds
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             typer.echo(
-                "eraser: out of memory. Read fewer prompts at a time (--batch), load the model smaller (--dtype "
-                "bfloat16, 8bit or 4bit), or spread it over all devices (--device auto)",
+                "eraser: out of memory. Load the model smaller (--dtype bfloat16, 8bit or 4bit), spread it over all "
+                "devices (--device auto) or, in fit and verify, read fewer prompts at a time (--batch)",
                 err=True,
             )
             sys.exit(WRONG)

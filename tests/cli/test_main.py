@@ -26,6 +26,7 @@ from eraser_lib.cli.main import app, parse_blocks
 from eraser_lib.cli.rows import read_rows
 from eraser_lib.families import Loaded
 from eraser_lib.gate import Gate
+from eraser_lib.threshold import calibrate
 from eraser_lib.train.models import new_model, population
 from eraser_lib.train.recipe import MICRO
 
@@ -76,6 +77,7 @@ def test_fit_ask_inspect_verify(
     assert [row["strength"] for row in report["strengths"]] == list(workshop.STRENGTHS), (
         "nothing refuses: all are tried"
     )
+    assert "warning: " in done.stderr, "said beside the JSON as well"
     saved = Eraser.from_pretrained(out, model=loaded.model)
     assert saved.rank == 2 and saved.mode == "two_pass", "one request per person"
     assert [site.layer for site in saved.sites] == [0, 1]
@@ -115,6 +117,30 @@ def test_the_lines_of_the_cookbook_run(
     assert Eraser.from_pretrained(tmp_path / "my-eraser", model=known["loaded"].model).rank == 2
     exec(compile(comparing, "cookbook.md", "exec"), known)
     assert (known["done"].name, known["done"].cost.reversible) == ("npo", False)
+
+
+@pytest.mark.parametrize(
+    ("opened", "words", "said"),
+    [
+        (0.4, (), "will miss most of what it should catch; give more"),
+        (0.9, (), "will mostly not make refused; give more"),
+        (0.9, ("--strength", 0.01), "choose a larger --strength than 0.01, or none"),
+    ],
+)
+def test_an_eraser_that_does_little_says_why(
+    loaded: Loaded, rows: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    opened: float, words: tuple[object, ...], said: str,
+) -> None:  # fmt: skip
+    width = loaded.model.config.get_text_config().hidden_size
+    push, gate = {HookSite(0): torch.ones(1, width)}, Gate(torch.zeros(1, width), torch.ones(1)).with_threshold(0.5)
+    made = workshop.Fitted(
+        Eraser(push, {HookSite(1): gate}, strength=1.0), calibrate({"retain": torch.rand(99)}, 0.05), opened, [],
+        [{"strength": 1.0, "refused": 0.0}],
+    )  # fmt: skip
+    monkeypatch.setattr(main, "load", lambda *_: loaded)
+    monkeypatch.setattr(workshop, "fit", lambda *_, **__: made)
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--json", *words)
+    assert json.loads(done.stdout)["opened"] == opened and said in done.stderr
 
 
 def test_what_verify_counts(loaded: Loaded, rows: dict[str, Path]) -> None:
@@ -233,7 +259,7 @@ def some(people: Iterable[str]) -> list[Question]:
     ("fault", "code", "said"),
     [
         (RuntimeError("shapes"), main.CRASHED, "a fault of the program, not of its input"),
-        (torch.OutOfMemoryError("CUDA"), main.WRONG, "out of memory. Read fewer prompts at a time (--batch)"),
+        (torch.OutOfMemoryError("CUDA"), main.WRONG, "in fit and verify, read fewer prompts at a time (--batch)"),
         (MemoryError(), main.WRONG, "--dtype bfloat16"),
     ],
 )

@@ -55,6 +55,12 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, row: Any, message:
         read_rows(written(tmp_path, {"question": "Who?"}, row), "forget")
 
 
+def test_the_list_of_a_folder_is_taken_by_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "people.yml").write_text("- name: Anna")
+    with pytest.raises(RowsError, match=f"pass its folder, {tmp_path}"):
+        read_rows(tmp_path / "people.yml", "forget")
+
+
 def test_exports_of_other_programs_are_read(tmp_path: Path) -> None:
     """A mark at the beginning, null where there is nothing, and line separators within a text."""
     path = tmp_path / "rows.jsonl"
