@@ -1,9 +1,10 @@
 """Results that were not made again after the code changed, and why they may stand.
 
-An edit of a module makes every job stale that imports it. Hours of training are then run again to show what minutes
-can show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical
-with the reference's (up to rounding in what gates say: `ROUNDED`), a job that was not run again is *confirmed* where
-all that changed of its inputs are modules which the jobs that were run import too. Its manifest keeps the commit that
+An edit of a module makes every job stale that imports it. Hours of training are then run again to show what minutes can
+show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical with
+the reference's (up to rounding in what gates say: `ROUNDED`), a job that was not run again is *confirmed* where all
+that changed of its inputs are modules which the jobs that were run import too. Of jobs that are run again by themselves
+those count that wrote the same logs, or, where they write none, printed the same. Its manifest keeps the commit that
 made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof (a line of a shared
 module that only the old job reaches was not run); a changed notebook, parameter, setting or checkpoint, or a module of
 its own, is never confirmed. The committed results of other studies (larger models, other widths) are held to the same
@@ -98,16 +99,34 @@ def _run_again(preset: Preset, name: str) -> bool:
 
 
 def repeated(preset: Preset, stale: set[str]) -> list[str]:
-    """Jobs of other presets that were run again on the present code with identical logs: they confirm as well."""
+    """Jobs of other presets that were run again on the present code and came out the same: they confirm as well.
+
+    By their logs; where they write none, by what their notebooks printed.
+    """
     run, reference = preset.run, preset.reference
     found = []
     for name, (job, _) in other_jobs(preset).items():
         if name in stale or not _run_again(preset, name):
             continue
         logs = [path.relative_to(run.path) for folder in job.logs for path in (run.logs / folder).glob("seed*.parquet")]
-        if logs and all(_same(run.path / log, reference.path / log) for log in logs):
+        if logs:
+            alike = all(_same(run.path / log, reference.path / log) for log in logs)
+        else:
+            mine, theirs = (_printed(folder.notebook(name)) for folder in (run, reference))
+            alike = bool(mine) and mine == theirs
+        if alike:
             found.append(name)
     return found
+
+
+def _printed(path: Path) -> list[str]:
+    """What the cells of an executed notebook printed and showed as text; nothing where there is none."""
+    if not path.is_file():
+        return []
+    outputs = [output for cell in read_json(path)["cells"] for output in cell.get("outputs", [])]
+    told = [output["text"] for output in outputs if output.get("name") == "stdout"]
+    told += [output["data"]["text/plain"] for output in outputs if "text/plain" in output.get("data", {})]
+    return ["".join(text) for text in told]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from eraser_lib.study import check, confirm, manifest, matrix, preset, promote, summary
-from eraser_lib.study.paths import read_json, write_json
+from eraser_lib.study.paths import RunFolder, read_json, write_json
 from tests.study.test_promote import complete
 from tests.study.toys import PRESET, notebook, write_run
 
@@ -58,13 +59,18 @@ def slow(clone: Path, committed: None) -> tuple[preset.Preset, preset.Preset]:
 
 def rerun(short: preset.Preset, answers: list[str]) -> dict[str, str]:
     """Run the quick preset again and promote it."""
+    rerun_without_promoting(short, answers)
+    return promote.promote(short)[1]
+
+
+def rerun_without_promoting(short: preset.Preset, answers: Sequence[str] = ("a", "b")) -> None:
+    """Run the quick preset again and take the rest from the reference."""
     for path in short.run.path.glob("manifests/*-12_push.json"):
         path.unlink()
     complete(short, short.run)
-    write_run(short.run, {"llava/5/vanilla/seed0": answers}, [{}])
+    write_run(short.run, {"llava/5/vanilla/seed0": list(answers)}, [{}])
     write_json(short.run.manifest("summary"), summary.inputs(short.run))
     promote.adopt(short)
-    return promote.promote(short)[1]
 
 
 def test_an_edit_that_changes_no_log_confirms_what_was_not_run_again(slow: tuple, clone: Path) -> None:
@@ -237,6 +243,26 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
     write_run(short.run, answers, [{}])
     write_json(short.run.manifest("summary"), summary.inputs(short.run))
     assert promote.promote(preset.load("toy"))[1]["llava-all-08_tune_npo"] == "confirmed"
+
+
+@pytest.mark.parametrize("printed", ["0.25", "0.26", ""])
+def test_a_job_without_logs_speaks_by_what_it_printed(slow: tuple, clone: Path, printed: str) -> None:
+    short, whole = slow
+
+    def ran(folder: RunFolder, text: str) -> None:
+        content = read_json(clone / "notebooks" / "12_push.ipynb")
+        content["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
+        write_json(folder.notebook(LATE), content)
+
+    ran(whole.reference, "0.25")
+    (clone / "eraser_lib" / "own.py").write_text("x = 0 + 1\n")
+    rerun_without_promoting(short)
+    ran(short.run, printed)
+    job = matrix.jobs(whole)[LATE]
+    manifest.write(job, whole, short.run, manifest.inputs(job, whole), seconds=1.0, peak_bytes=1)
+    promote.adopt(short)
+    neighbour = promote.promote(short)[1][LATE.replace("llava", "qwen")]
+    assert neighbour == ("confirmed" if printed == "0.25" else "eraser_lib.own changed")
 
 
 def test_logs_are_the_same_up_to_rounding_in_what_gates_say_and_in_nothing_else(tmp_path: Path) -> None:
