@@ -45,7 +45,7 @@ class Kind:
     """memory to reserve"""
 
 
-TRAINED = {"ga_diff": 40, "npo": 30, "idk": 16, "ga": 6, "kl_min": 18, "undial": 40, "rmu": 40, "mmunlearner": 40}
+TRAINED = {"ga_diff": 40, "npo": 30, "idk": 16, "ga": 6, "kl_min": 65, "undial": 40, "rmu": 40, "mmunlearner": 40}
 """Trained baselines and the minutes that their search takes. They are no part of `tiny`, which has 25 minutes."""
 BABBLING = ("ga", "ga_diff", "kl_min", "npo", "undial", "rmu", "mmunlearner")
 """Those whose best setting babbles about the forgotten, at some share: their best that speaks is found and run too."""
