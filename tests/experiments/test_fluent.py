@@ -152,19 +152,23 @@ def test_the_first_map_that_speaks_with_the_floor_is_taken(monkeypatch: pytest.M
         return {"gibberish": babble[context], "kept_gibberish": 0.0}
 
     study = SimpleNamespace(vanilla=None, fluency=lambda: {"reference_floor": -1.0, "truth_ratios": True})
-    dev: Any = SimpleNamespace(study=study, fit={"forget": [], "retain": []}, score=score, attach=lambda made: made)
+    asked = [SimpleNamespace(person="anna", modality="vqa")]
+    dev: Any = SimpleNamespace(study=study, fit={"forget": asked, "retain": []}, score=score, attach=lambda made: made)
     table = quiet.scrubbed(dev, tuned.sample(frac=1, random_state=0))
     assert table["settings"].tolist() == maps[1:3], "what babbled in the search is not read again"
     assert table["speaks"].tolist() == [False, True]
 
 
 class FakeScrubber:
-    """Names its settings where it is attached."""
+    """Names its settings where it is attached, and wants the names of people with the kind of prompt."""
+
+    label = "kind"
 
     def __init__(self, settings: str) -> None:
         self.settings = settings
 
-    def fit(self, *_: object) -> str:
+    def fit(self, *given: Any) -> str:
+        assert given[-1] == ["anna, vqa"], "names for its label"
         return self.settings
 
 
