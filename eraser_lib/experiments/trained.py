@@ -142,7 +142,8 @@ def tune(
         objective, rate = best["settings"], best["lr"]
         tried = {row["lr"] for row in rows if row["settings"] == objective}
         further = [(objective, beside) for beside in _beside(rates, rate) if beside not in tried]
-        seen = {row["settings"] for row in rows}
+        # another rate may have another best, so that what was tried there was not seen here
+        seen = {row["settings"] for row in rows if row["lr"] == rate}
         further += [(beside, rate) for line in lines for beside in _beside(line, objective) if beside not in seen]
         if not further:
             break
