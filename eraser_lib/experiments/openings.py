@@ -67,6 +67,7 @@ def record_widths(
         for count in people:
             small = narrowed(bench, decision.layers, basis, count)
             recorder = Recorder(small.read, small.rows, small.alpha, bench.asked, bench.found)
+            # its private judge, so that these are the same gates
             _judged(recorder, decision, {"width": width, "people": count, "seed": seed})
     return bench.recorded()
 

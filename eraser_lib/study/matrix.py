@@ -183,20 +183,16 @@ KINDS: tuple[Kind, ...] = (
         )
         for method in (*TRAINED, "manu")
     ),
-    # past the edges that those searches stopped at
-    Kind(
-        name="23_longer",
-        over=("model",),
-        needs=("02_models",),
-        after=tuple(f"08_tune_{method}" for method in TRAINED),
-        minutes=35,
-    ),
-    Kind(
-        name="26_neighbours",
-        over=("model",),
-        needs=("02_models",),
-        after=tuple(f"08_tune_{method}" for method in TRAINED),
-        minutes=25,
+    # past the edges that those searches stopped at, and beside what they chose
+    *(
+        Kind(
+            name=name,
+            over=("model",),
+            needs=("02_models",),
+            after=tuple(f"08_tune_{method}" for method in TRAINED),
+            minutes=minutes,
+        )
+        for name, minutes in (("23_longer", 35), ("26_neighbours", 25))
     ),
     Kind(
         name="14_cookbook",

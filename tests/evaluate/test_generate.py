@@ -138,18 +138,18 @@ def test_a_killed_evaluation_resumes_to_the_same_log(
     loaded: Loaded, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    generate = Loaded.generate
+    generate = Loaded.generate_from
 
-    def counting(self: Loaded, prompts: list[Prompt], **options: int) -> list[str]:
+    def counting(self: Loaded, inputs: dict[str, torch.Tensor], **options: int) -> list[str]:
         if len(asked) == 3:
             raise Killed
-        asked.append(len(prompts))
-        return generate(self, prompts, **options)
+        asked.append(len(inputs["input_ids"]))
+        return generate(self, inputs, **options)
 
     path = tmp_path / "vanilla" / "seed0.parquet"
     settings = {"log_extra": RUN, "batch_size": 4, "max_new_tokens": 3, "part_seconds": 0.0, "key": "model-1"}
     with monkeypatch.context() as patched:
-        patched.setattr(Loaded, "generate", counting)
+        patched.setattr(Loaded, "generate_from", counting)
         with pytest.raises(Killed):
             evaluate_to(path, loaded, questions, **settings)
         assert not path.exists()
