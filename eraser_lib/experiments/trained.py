@@ -53,7 +53,7 @@ def _ladders(kind: type[Objective], **values: tuple[float, ...]) -> tuple[tuple[
     return tuple(lines)
 
 
-WEIGHTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 LADDERS: dict[str, tuple[tuple[Objective, ...], ...]] = {
     "ga_diff": _ladders(GADiff, lam=WEIGHTS),
     "kl_min": _ladders(KLMin, alpha=WEIGHTS),

@@ -122,6 +122,7 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
             manifest.note_checkpoint(made_from, folder.inputs(job.name))
             manifest.git_state()  # remembered: by the end of a long job there may be another commit
             drop_old(job, folder, made_from)
+            before = kept.seconds(folder.kept(job.name))  # a run that goes on says what the whole job takes
             execute(
                 root() / "notebooks" / f"{job.notebook}.ipynb",
                 folder.notebook(job.name),
@@ -130,7 +131,7 @@ def run(job: Job, preset: Preset, folder: RunFolder) -> None:
                 working_directory=root(),
                 name=job.name,
             )
-            seconds = time.time() - started
+            seconds = before + time.time() - started
             manifest.write(job, preset, folder, made_from, seconds=seconds, peak_bytes=_peak_bytes())
             shutil.rmtree(folder.kept(job.name), ignore_errors=True)
         except BaseException as error:
