@@ -71,6 +71,9 @@ back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
+AT_EVERY_RATE = ("ga_diff",)
+"""Methods whose weight is followed at each of the rates that a search begins with, since a larger rate wants a larger
+one. The searches of the others follow it at the rate of their best alone, and pass by what another rate has tried."""
 STOPS = (20, 40, 80, 120)
 """Steps after which a training is looked at; 120 are one pass over all forget rows of ten people."""
 DROP = 0.05
@@ -117,7 +120,8 @@ def tune(
 
     The first objective is trained at the rates `start`, the others at the rate that served it best. Then the search
     goes on from the best of all, outwards, for as long as it lies at the edge of the rates tried with it, or of the
-    objectives tried along a line of `ladder`. Every training passes the forget rows at most once and is scored at
+    objectives tried along a line of `ladder`; for methods that are `AT_EVERY_RATE`, of those tried at its rate, and
+    from the best at each rate of `start` as well. Every training passes the forget rows at most once and is scored at
     `stops`, so that each row of the table is a training that ends there. A search that was stopped goes on after its
     last training.
 
@@ -137,17 +141,18 @@ def tune(
         run(first, rate)
     for objective in others:
         run(objective, _best(rows, settings=first)["lr"])
+    everywhere = grid[0].name in AT_EVERY_RATE
     while True:
         best = _best(rows)
-        objective, rate = best["settings"], best["lr"]
-        tried = {row["lr"] for row in rows if row["settings"] == objective}
-        further = [(objective, beside) for beside in _beside(rates, rate) if beside not in tried]
-        # another rate may have another best, so that what was tried there was not seen here
-        seen = {row["settings"] for row in rows if row["lr"] == rate}
-        further += [(beside, rate) for line in lines for beside in _beside(line, objective) if beside not in seen]
+        tried = {row["lr"] for row in rows if row["settings"] == best["settings"]}
+        further = [(best["settings"], beside) for beside in _beside(rates, best["lr"]) if beside not in tried]
+        for leader in (best, *(_best(rows, lr=rate) for rate in start if everywhere)):
+            seen = {row["settings"] for row in rows if row["lr"] == leader["lr"] or not everywhere}
+            beside = chain.from_iterable(_beside(line, leader["settings"]) for line in lines)
+            further += [(one, leader["lr"]) for one in beside if one not in seen]
         if not further:
             break
-        for point in further:
+        for point in dict.fromkeys(further):
             run(*point)
     return pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable", ignore_index=True)
 

@@ -112,12 +112,19 @@ def test_the_search_leaves_its_grid_while_the_edge_of_a_ladder_is_best(monkeypat
     assert trained.choice(table) == {"settings": str(NPO(1.0)), "lr": 3e-4, "steps": 4}
 
 
-def test_a_weight_that_another_rate_has_seen_is_tried_at_the_rate_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    ladder = [NPO(beta) for beta in (0.05, 0.1, 0.2, 0.5)]
-    scores = {(0.1, 1e-3, 2): 0.5, (0.2, 1e-3, 2): 0.6, (0.5, 1e-3, 2): 0.1, (0.2, 3e-4, 2): 0.8, (0.5, 3e-4, 2): 0.9}
-    table, taken = searched(monkeypatch, scores, ladder=[ladder])
-    assert (0.5, 3e-4) in {(beta, rate) for beta, rate, _ in taken}, "it was poor at 1e-3 alone"
-    assert trained.choice(table) == {"settings": str(NPO(0.5)), "lr": 3e-4, "steps": 2}
+def test_a_weight_may_be_followed_at_each_rate_that_the_search_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = [NPO(beta) for beta in (0.05, 0.1, 0.2, 0.5, 1.0)]
+    scores = {(0.1, 1e-3, 2): 0.5, (0.2, 1e-3, 2): 0.6, (0.1, 3e-4, 2): 0.3, (0.2, 3e-4, 2): 0.4, (0.5, 3e-4, 4): 0.9}
+    options = {"ladder": [ladder], "start": (3e-4, 1e-3), "rates": (1e-4, 3e-4, 1e-3)}
+    table, taken = searched(monkeypatch, scores, **options)
+    assert trained.choice(table) == {"settings": str(NPO(0.2)), "lr": 1e-3, "steps": 2}
+    assert (0.5, 3e-4) not in {(beta, rate) for beta, rate, _ in taken}, "0.2 was better at 1e-3"
+    monkeypatch.setattr(trained, "AT_EVERY_RATE", ("npo",))
+    table, taken = searched(monkeypatch, scores, **options)
+    assert trained.choice(table) == {"settings": str(NPO(0.5)), "lr": 3e-4, "steps": 4}, "poor at 1e-3 alone"
+    tried = [(beta, rate) for beta, rate, _ in taken]
+    assert {(0.2, 3e-4), (1.0, 3e-4), (0.5, 1e-4)} < set(tried), "along the line at its rate, and all around the best"
+    assert (0.05, 1e-3) not in tried and len(set(tried)) == len(tried), "not past what is worse, and nothing twice"
 
 
 def test_every_ladder_passes_through_its_grid_and_settings_find_their_objective() -> None:

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +275,27 @@ def test_a_job_leaves_the_environment_as_it_was(clone: Path, monkeypatch: pytest
     runner.run(job, toy, toy.run)
     assert seen[kept.VARIABLE] == str(toy.run.kept(job.name)) and seen[progress.VARIABLE] != "somewhere"
     assert dict(os.environ) == before
+
+
+def test_a_job_that_goes_on_counts_the_seconds_of_what_it_found(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "git_state", lambda: {"git_commit": "0" * 40, "git_dirty": False})
+    toy = preset.load("toy")
+    job = next(iter(matrix.jobs(toy).values()))
+    folder = toy.run.kept(job.name)
+
+    def part(*_: object, fail: bool, **__: object) -> None:
+        kept.kept("a training", lambda: time.sleep(0.01))
+        if fail:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "execute", partial(part, fail=True))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(job, toy, toy.run)
+    (path,) = folder.glob("*.json")
+    found = json.loads(path.read_text())
+    assert found["seconds"] >= 0.01
+    path.write_text(json.dumps({**found, "seconds": 5000.0}))
+    monkeypatch.setattr(runner, "execute", partial(part, fail=False))
+    runner.run(job, toy, toy.run)
+    assert 5000 <= json.loads(toy.run.manifest(job.name).read_text())["seconds"] < 5600
+    assert not folder.exists() and kept.seconds(folder) == 0
