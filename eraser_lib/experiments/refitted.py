@@ -26,6 +26,8 @@ Fit = Callable[[Sequence[Question], Sequence[Question]], Loaded]
 """Forget and retain rows -> the changed model."""
 ABOUT = ("test", "retain")
 METHODS = (*trained.OBJECTIVES, "manu")
+KEEPS_TEXT = "mmunlearner"
+"""What means to keep all that is known without a picture, and is to be judged on pictures."""
 
 
 def questions(study: Study, people: Sequence[Person]) -> Lottery:
@@ -103,7 +105,9 @@ def compared(logs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Columns are those of `contest.trade` and of `evaluate.summary.compare`, with what the prompts are `about`: `test`
     (forgotten people, the primary measure) or `retain`; Holm over the methods of each. What was made after the others
-    had been seen is in the trade alone. Empty for empty logs.
+    had been seen is in the trade alone. The same under `modalities` for prompts with a picture and without one, with a
+    column `modality`; and under `pictures` the test of `KEEPS_TEXT` alone, on prompts with a picture. Empty for empty
+    logs.
     """
     if logs.empty:
         return {}
@@ -111,5 +115,13 @@ def compared(logs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     tests = [
         compare(logs, method="mllmeraser", baselines=baselines, subsets=(about,)).assign(about=about) for about in ABOUT
     ]
-    trade = contest.trade(logs).sort_values("gone", ignore_index=True)
-    return {"trade": trade, "tests": pd.concat(tests, ignore_index=True)}
+    seen = logs[logs["modality"] == "vqa"]
+    spared = [name for name in baselines if name == KEEPS_TEXT]
+    pictures = [compare(seen, method="mllmeraser", baselines=spared, subsets=(one,)).assign(about=one) for one in ABOUT]
+    parts = [contest.trade(own).assign(modality=modality) for modality, own in logs.groupby("modality", sort=False)]
+    return {
+        "trade": contest.trade(logs).sort_values("gone", ignore_index=True),
+        "tests": pd.concat(tests, ignore_index=True),
+        "modalities": pd.concat(parts, ignore_index=True).sort_values(["modality", "gone"], ignore_index=True),
+        "pictures": pd.concat(pictures, ignore_index=True),
+    }

@@ -133,6 +133,16 @@ def test_what_is_refitted_answers_the_questions_that_the_others_answered(study: 
     assert tests.loc[("test", "npo"), "difference"] == pytest.approx(tests.loc[("test", "vanilla"), "difference"])
     assert pooled.LATER[0] not in tests.index.get_level_values("baseline"), "it has a family of its own"
     assert tests.loc[("retain", "npo"), "n_people"] > 0
+    assert tables["pictures"].empty, "npo does not mean to keep what is said without a picture"
+    rows.keep(study, "pooled_mmunlearner", found.assign(method="mmunlearner"))
+    tables = refitted.compared(refitted.together(study))
+    seen = tables["pictures"].set_index("about")
+    asked = found[found["modality"] == "vqa"]
+    assert set(seen["baseline"]) == {"mmunlearner"}
+    assert all(seen.loc[about, "n"] == (asked["subset"] == about).sum() for about in refitted.ABOUT)
+    parts = tables["modalities"].set_index(["modality", "method"])["gone"]
+    both = {name: own["answer_prob"].mean() for name, own in asked[asked["subset"] == "test"].groupby("method")}
+    assert parts["vqa", "npo"] == pytest.approx(both["npo"]) and ("qa", "npo") in parts
 
 
 def test_without_the_cheap_methods_there_is_nothing_to_compare_with(study: Study, tmp_path: Path) -> None:
