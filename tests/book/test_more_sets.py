@@ -13,7 +13,7 @@ from test_speaking import WRITTEN
 from eraser_lib.study.matrix import TRAINED
 
 TINY = Results(REPOSITORY / "results" / "tiny")
-DETECTOR = "**The detector leaves"
+DETECTOR, PICTURES = "**The detector leaves", "**MMUnlearner is to be read on pictures"
 PARTS = {"llava": ("On LLaVA-1.5", "On Qwen2.5-VL no"), "qwen": ("On Qwen2.5-VL no", DETECTOR)}
 """Model -> where its paragraph begins, and the next."""
 NAMES = WRITTEN | {
@@ -47,7 +47,7 @@ def test_every_method_but_prompting_was_fitted_on_the_sets(model: str) -> None:
 def test_a_number_of_a_paragraph_is_one_of_the_methods_that_its_sentence_names(model: str) -> None:
     """Or of the gate, which all are compared with; the last paragraph speaks of both models."""
     page = (REPOSITORY / "book" / "comparison.md").read_text(encoding="utf-8")
-    text = page.partition("**What forty people settle.")[2].partition("These intervals take people")[0]
+    text = page.partition("**What forty people settle.")[2].partition(PICTURES)[0]
     begin, end = (text.index(mark) for mark in PARTS[model])
     both, other = text[text.index(DETECTOR) :], next(name for name in PARTS if name != model)
     read = 0
@@ -80,3 +80,21 @@ def numbers(model: str, named: set[str]) -> list[float]:
         tests = TINY.figure_data(model, "pooled_tests", "rows")
         values += [row["p_holm"] for row in tests if row["baseline"] == "detector"]
     return values
+
+
+def test_what_is_said_of_pictures_alone_is_in_the_tables_by_modality() -> None:
+    page = (REPOSITORY / "book" / "comparison.md").read_text(encoding="utf-8")
+    text = page.partition(PICTURES)[2].partition("These intervals take people")[0]
+    for model, (name, share, p_value) in {
+        "llava": ("LLaVA-1.5", (0.4, 0.5), "p < .001"), "qwen": ("Qwen2.5-VL", (1 / 3, 0.4), "p = .43")
+    }.items():  # fmt: skip
+        rows = {(row["modality"], row["method"]): row for row in TINY.figure_data(model, "refitted", "modalities")}
+        (test,) = (row for row in TINY.figure_data(model, "refitted", "pictures") if row["about"] == "test")
+        assert test["p_value"] < 0.001 if "<" in p_value else f"{test['p_value']:.2f}" == "0.43"
+        gone = [f"{rows['vqa', method]['gone']:.2f}"[1:] for method in ("mmunlearner", "mllmeraser")]
+        assert f"on {name} ({gone[0]} for {gone[1]}, {p_value})" in text
+        low, high = share
+        assert low < rows["vqa", "vanilla"]["kept"] - rows["vqa", "mmunlearner"]["kept"] < high
+        assert (
+            f"{rows['qa', 'mllmeraser']['gone']:.2f}"[1:] in text.partition("without one the corrected form leaves")[2]
+        )
