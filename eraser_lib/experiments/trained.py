@@ -71,7 +71,7 @@ back."""
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates that the search may reach; it begins with `START`."""
 START = (1e-4, 3e-4, 1e-3)
-AT_EVERY_RATE = ("ga_diff",)
+AT_EVERY_RATE = ("ga_diff", "kl_min")
 """Methods whose weight is followed at each of the rates that a search begins with, since a larger rate wants a larger
 one. The searches of the others follow it at the rate of their best alone, and pass by what another rate has tried."""
 STOPS = (20, 40, 80, 120)
