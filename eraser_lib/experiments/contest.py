@@ -1,40 +1,27 @@
-"""All methods side by side: what each trades, what it costs and undoes, and how its settings were searched."""
+"""All methods side by side: what each trades, and how its settings were searched; costs are in `ledger`."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
 
 from eraser_lib.evaluate.stats import bootstrap_mean_over_seeds
 from eraser_lib.evaluate.summary import compare
 from eraser_lib.experiments.collapse import BABBLE
 from eraser_lib.experiments.study import Study
 
-OLD = "load the old weights"
-UNDO = {
-    "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
-    "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
-    "mllmeraser": "detach; one request: drop its vectors", "mllmeraser_quadratic": "detach",
-}  # fmt: skip
-"""How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
-
-
 STEERED = ("constant", "mllmeraser_published", "mllmeraser")
 LATER = ("mllmeraser_quadratic",)
 """Made after the tests of the others were seen: compared in a notebook of its own, and no part of their family."""
 GATED = ("detector", "mllmeraser_quadratic")
 """Those whose only dial is the threshold of what they recognise by."""
-ERASER = "eraser.safetensors"
-BATCH = 32
-"""Prompts in a batch whose passes are timed for the ledger."""
 SAYINGS = {"refused": "refusal", "gibberish": "gibberish"}
 
 
@@ -86,14 +73,15 @@ def tests(logs: pd.DataFrame) -> pd.DataFrame:
     return compare(logs, method="mllmeraser", baselines=baselines, subsets=("forget", "test"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file of the run; empty where it is missing."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
-def _note(study: Study, name: str) -> dict[str, Any]:
+def note(study: Study, name: str) -> dict[str, Any]:
     """A note of an earlier notebook; empty where it did not run, which is no error here."""
-    return _read(study.figure(name).with_suffix(".json"))
+    return read(study.figure(name).with_suffix(".json"))
 
 
 def searches(study: Study) -> dict[str, pd.DataFrame]:
@@ -103,13 +91,13 @@ def searches(study: Study) -> dict[str, pd.DataFrame]:
     method has none. Read from the notes of 06_select, 08_tune and 09_closed; methods that did not run are left out.
     """
     found: dict[str, pd.DataFrame] = {}
-    select, closed = (_note(study, name) for name in (f"selection-{study.split}", "closed"))
+    select, closed = (note(study, name) for name in (f"selection-{study.split}", "closed"))
     for method, name in (("constant", "constant"), ("published", "mllmeraser_published")):
         if method in select:
             table = pd.DataFrame(select[method])
             found[name] = table.assign(dial=table["strength"], settings=table["strength"].map("strength {:g}".format))
     for path in sorted(replace(study, split=5).figure("x").parent.glob("tuning-*.json")):
-        table = pd.DataFrame(_read(path)["rows"])
+        table = pd.DataFrame(read(path)["rows"])
         settings = table["settings"] + table["lr"].map(", rate {:g}".format)
         found[path.stem.removeprefix("tuning-")] = table.assign(dial=table["steps"], settings=settings)
     for method in ("leace", "manu"):
@@ -181,7 +169,7 @@ def recognised(study: Study) -> dict[str, dict[str, Any]]:
     A gate and what is pushed behind it are chosen one after the other, and counted together.
     """
     found: dict[str, dict[str, Any]] = {}
-    select, closed = (_note(study, name) for name in (f"selection-{study.split}", "closed"))
+    select, closed = (note(study, name) for name in (f"selection-{study.split}", "closed"))
     if "decision" in select:
         gate, push = select["choice"]["decision"], select["choice"]["push"]
         settings = (
@@ -216,128 +204,3 @@ def chosen(tables: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str,
     rows = [row | dict(others.get(row["method"], {})) for row in rows]
     rows += [{"method": method, **row} for method, row in others.items() if method not in tables]
     return pd.DataFrame(rows)
-
-
-WEIGHTS = "weights"
-"""What is read again to undo a training, in `timing.undo_seconds`."""
-
-
-def ledger(
-    study: Study, undone: Mapping[str, float] | None = None, fitted: Mapping[str, float] | None = None
-) -> pd.DataFrame:
-    """What each method costs, from the notes and the files of the run; one row per method.
-
-    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on:
-    their prompts, each at the time of one in a batch of 32 that the run measured; others pass within their fit);
-    `fit_seconds` (of one fit on one core, mean over seeds, with the least and the most as `_low` and `_high` where
-    there are several; where no notebook noted it, that of `fitted`, of `timing.fit_seconds`); `search_seconds` (of the
-    jobs that choose its settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes`
-    (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
-    `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed weights in half
-    precision, for retain-only the whole model that stands in vanilla's place); `undo`, and `undo_seconds` where
-    `undone`, of `timing.undo_seconds`, has them. Missing where nothing was measured.
-    """
-    rows = [
-        _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
-        for method, costs in _costs(study)
-    ]
-    for row in rows:
-        if row["fit_seconds"] is None:
-            row["fit_seconds"] = (fitted or {}).get(row["method"])
-        row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
-    return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
-
-
-def _row(method: str, **costs: Any) -> dict[str, Any]:
-    names = ("search_seconds", "reading_seconds", "fit_seconds", "fit_seconds_low", "fit_seconds_high",
-             "trained_parameters", "peak_memory_bytes", "stored_bytes")  # fmt: skip
-    empty = dict.fromkeys(names)
-    return {"method": method, **empty, **costs, "undo": UNDO.get(method, OLD)}
-
-
-def _searched(study: Study, method: str) -> float | None:
-    """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
-    gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
-    curved = [*gate, f"{study.model}-{study.split}-18_quadratic"]
-    jobs = {"mllmeraser": gate, **dict.fromkeys(LATER, curved)}.get(method, [f"{study.model}-all-08_tune_{method}"])
-    found = [_read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
-    seconds = [float(one) for one in found if one is not None]
-    return sum(seconds) if len(seconds) == len(jobs) else None  # a part of them is no price
-
-
-def _peak(study: Study, method: str) -> int | None:
-    """Largest memory of the job that fits a method, from its manifest."""
-    closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
-    steered = dict.fromkeys(STEERED, "06_erase") | dict.fromkeys(LATER, "18_quadratic")
-    asked = dict.fromkeys(("prompt", "prompt_oracle"), "06_baselines")
-    job = f"{study.model}-{study.split}-{(closed | steered | asked).get(method, f'08_{method}')}"
-    found: int | None = _read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
-    return found
-
-
-def _retrained(study: Study) -> dict[str, Any] | None:
-    """What the retain-only model cost, from its record: the stages after the base that it shares with vanilla.
-
-    None where there is no such model, or somebody else trained it. Seconds only where a core took them.
-    """
-    folder = study.branch(f"retain_only_{study.split}")
-    weights, record = folder / "model.safetensors", _read(folder / "training.json")
-    if not weights.exists() or "curve" not in record:
-        return None
-    stages = {line["stage"]: line for line in record["curve"] if "seconds_per_step" in line}
-    own = [line for stage, line in stages.items() if stage.startswith(folder.name)]  # the last line of each
-    seconds = sum((line["step"] + 1) * line["seconds_per_step"] for line in own)
-    on_core = record.get("device", "cpu") == "cpu"
-    with safe_open(weights, framework="pt") as tensors:
-        trained = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    stored = weights.stat().st_size
-    return {"fit_seconds": seconds if on_core else None, "stored_bytes": stored, "trained_parameters": trained}
-
-
-def _read_seconds(cost: Mapping[str, Any]) -> float | None:
-    """Of the passes that gates and detectors are fitted on; `cost` is what 06_erase noted of the same run."""
-    fitted = cost.get("gate_fit", {})
-    plain = [row for row in cost.get("rows", ()) if (row["method"], row["batch"]) == ("unsteered", BATCH)]
-    if not plain or "retain" not in fitted:
-        return None
-    return float((fitted["forget"] + fitted["retain"]) * plain[0]["prefill_seconds"] / BATCH)
-
-
-def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    cost = _note(study, "cost")
-    read = {"reading_seconds": _read_seconds(cost)}
-    if retrained := _retrained(study):
-        yield "retain_only", retrained
-    for method in ("prompt", "prompt_oracle"):
-        if study.log_path(method).exists():
-            yield method, {"fit_seconds": 0.0, "stored_bytes": 0, "trained_parameters": 0}
-    for method in STEERED:
-        file = study.artifact(method) / ERASER
-        if file.exists():
-            seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
-            passed = read if method != "constant" else {}  # which has no gate
-            stored = file.stat().st_size
-            yield method, {"fit_seconds": seconds, "stored_bytes": stored, "trained_parameters": 0, **passed}
-    for method in LATER:
-        if costs := _note(study, "quadratic_erased"):
-            stored = (study.artifact(method) / ERASER).stat().st_size
-            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **read}
-    for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
-        method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
-        runs = pd.DataFrame(_read(path)["rows"])
-        trained = int(runs["trained_parameters"].iloc[0])
-        spread = {"fit_seconds_low": float(runs["seconds"].min()), "fit_seconds_high": float(runs["seconds"].max())}
-        yield method, {
-            "fit_seconds": float(runs["seconds"].mean()), **(spread if len(runs) > 1 else {}),
-            "trained_parameters": trained, "stored_bytes": 2 * trained,
-        }  # fmt: skip
-    closed = _note(study, "closed").get("costs", {})
-    for method, costs in closed.items():
-        stored = costs.get("bytes")
-        if method == "manu":  # which neurons are cut: one index each
-            stored = 4 * costs["neurons"]
-        # three methods share a process, and note their own parts of it
-        own = {name: costs[name] for name in ("peak_memory_bytes", "search_seconds") if costs.get(name) is not None}
-        if method != "manu":  # whose fit is such passes
-            own |= read
-        yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **own}

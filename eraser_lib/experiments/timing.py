@@ -11,7 +11,8 @@ import torch
 
 from eraser_lib import Direction, Eraser
 from eraser_lib.experiments import closed
-from eraser_lib.experiments.contest import ERASER, LATER, STEERED, WEIGHTS
+from eraser_lib.experiments.contest import LATER, STEERED
+from eraser_lib.experiments.ledger import ERASER, WEIGHTS
 from eraser_lib.experiments.methods import published
 from eraser_lib.experiments.sets import fit_sets
 from eraser_lib.experiments.store import load_activations

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from eraser_lib.experiments import contest
+from eraser_lib.experiments.ledger import ledger
 from eraser_lib.experiments.speaking import FORMS
 from eraser_lib.experiments.study import Study
 from eraser_lib.figures.tradeoff import tradeoff
@@ -110,7 +111,7 @@ def test_the_ledger_by_hand(study: Study) -> None:
     (study.out / "manifests" / "llava-all-08_tune_npo.json").write_text('{"seconds": 20}')
     for job, seconds in (("03_direction", 1), ("04_gate", 2), ("06_select", 4)):
         (study.out / "manifests" / f"llava-5-{job}.json").write_text(json.dumps({"seconds": seconds}))
-    rows = contest.ledger(study).set_index("method")
+    rows = ledger(study).set_index("method")
     assert rows.loc["npo", "peak_memory_bytes"] == 123 and pd.isna(rows.loc["leace", "peak_memory_bytes"])
     manu = rows.loc["manu", ["peak_memory_bytes", "search_seconds"]]
     assert manu.tolist() == [70, 6], "its own part of a process that it shares"
@@ -127,21 +128,21 @@ def test_the_ledger_by_hand(study: Study) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * 30)
     (study.out / "manifests" / "llava-5-18_quadratic.json").write_text('{"peak_memory_bytes": 66, "seconds": 16}')
-    more = contest.ledger(study).set_index("method")[["fit_seconds", "search_seconds", "peak_memory_bytes"]]
+    more = ledger(study).set_index("method")[["fit_seconds", "search_seconds", "peak_memory_bytes"]]
     assert more.loc["mllmeraser_quadratic"].tolist() == [8, 23, 66], "its own search after that of the gate"
     assert more.loc["prompt", ["fit_seconds", "peak_memory_bytes"]].tolist() == [0, 55]
     (study.out / "manifests" / "llava-5-04_gate.json").unlink()
-    assert pd.isna(contest.ledger(study).set_index("method").loc["mllmeraser", "search_seconds"]), "no part for all"
+    assert pd.isna(ledger(study).set_index("method").loc["mllmeraser", "search_seconds"]), "no part for all"
     assert rows.loc["mllmeraser", ["fit_seconds", "trained_parameters", "stored_bytes"]].tolist() == [4, 0, 100]
     assert rows.loc["manu", "stored_bytes"] == 40 and rows.loc["manu", "undo"] == "load the old weights"
     assert rows.loc["leace", ["stored_bytes", "undo"]].tolist() == [64, "detach"]
     timed = [{"method": "unsteered", "batch": 1, "prefill_seconds": 9.0}, {"method": "eraser", "batch": 32}]
     timed += [{"method": "unsteered", "batch": 32, "prefill_seconds": seconds} for seconds in (1.6, 9.0)]
     study.note("cost", {"gate_fit": {"seconds": 4, "forget": 20, "retain": 40}, "rows": timed})
-    read = contest.ledger(study).set_index("method")["reading_seconds"].dropna()
+    read = ledger(study).set_index("method")["reading_seconds"].dropna()
     assert read.to_dict() == dict.fromkeys(("mllmeraser", "mllmeraser_quadratic", "leace"), 3.0), "60 of 0.05 s"
     assert rows["undo_seconds"].isna().all()
-    timed = contest.ledger(study, {"weights": 2.0, "mllmeraser": 0.1}, {"mllmeraser": 9.0}).set_index("method")
+    timed = ledger(study, {"weights": 2.0, "mllmeraser": 0.1}, {"mllmeraser": 9.0}).set_index("method")
     assert timed.loc["mllmeraser", "fit_seconds"] == 4, "what its notebook noted comes first"
     undone = timed["undo_seconds"]
     assert undone[["npo", "manu", "mllmeraser"]].tolist() == [2.0, 2.0, 0.1] and pd.isna(undone["leace"])
@@ -149,7 +150,7 @@ def test_the_ledger_by_hand(study: Study) -> None:
 
 def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tmp_path: Path) -> None:
     study = replace(study, checkpoints=tmp_path / "models")
-    assert "retain_only" not in set(contest.ledger(study)["method"]), "made elsewhere"
+    assert "retain_only" not in set(ledger(study)["method"]), "made elsewhere"
     folder = study.branch("retain_only_5")
     folder.mkdir(parents=True)
     save_file({"a": torch.zeros(3, 4), "b": torch.zeros(5)}, folder / "model.safetensors")
@@ -162,7 +163,7 @@ def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tm
     ]
     for device, seconds in (("cpu", 25.0), ("cuda", None)):
         (folder / "training.json").write_text(json.dumps({"curve": curve, "device": device}))
-        row = contest.ledger(study, {"weights": 2.0}).set_index("method").loc["retain_only"]
+        row = ledger(study, {"weights": 2.0}).set_index("method").loc["retain_only"]
         assert pd.isna(row["fit_seconds"]) if seconds is None else row["fit_seconds"] == seconds
         assert row[["stored_bytes", "undo", "undo_seconds"]].tolist() == [size, "load the old weights", 2.0]
         assert row["trained_parameters"] == 17

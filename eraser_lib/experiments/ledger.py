@@ -1,0 +1,147 @@
+"""What each method costs and how it is undone, from the notes and the files of a run: the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from safetensors import safe_open
+
+from eraser_lib.experiments.contest import LATER, STEERED, note, read
+from eraser_lib.experiments.study import Study
+
+OLD = "load the old weights"
+UNDO = {
+    "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
+    "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
+    "mllmeraser": "detach; one request: drop its vectors", "mllmeraser_quadratic": "detach",
+}  # fmt: skip
+"""How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
+ERASER = "eraser.safetensors"
+BATCH = 32
+"""Prompts in a batch whose passes are timed for the ledger."""
+WEIGHTS = "weights"
+"""What is read again to undo a training, in `timing.undo_seconds`."""
+
+
+def ledger(
+    study: Study, undone: Mapping[str, float] | None = None, fitted: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """What each method costs, from the notes and the files of the run; one row per method.
+
+    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on:
+    their prompts, each at the time of one in a batch of 32 that the run measured; others pass within their fit);
+    `fit_seconds` (of one fit on one core, mean over seeds, with the least and the most as `_low` and `_high` where
+    there are several; where no notebook noted it, that of `fitted`, of `timing.fit_seconds`); `search_seconds` (of the
+    jobs that choose its settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes`
+    (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
+    `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed weights in half
+    precision, for retain-only the whole model that stands in vanilla's place); `undo`, and `undo_seconds` where
+    `undone`, of `timing.undo_seconds`, has them. Missing where nothing was measured.
+    """
+    rows = [
+        _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
+        for method, costs in _costs(study)
+    ]
+    for row in rows:
+        if row["fit_seconds"] is None:
+            row["fit_seconds"] = (fitted or {}).get(row["method"])
+        row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
+    return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
+
+
+def _row(method: str, **costs: Any) -> dict[str, Any]:
+    names = ("search_seconds", "reading_seconds", "fit_seconds", "fit_seconds_low", "fit_seconds_high",
+             "trained_parameters", "peak_memory_bytes", "stored_bytes")  # fmt: skip
+    empty = dict.fromkeys(names)
+    return {"method": method, **empty, **costs, "undo": UNDO.get(method, OLD)}
+
+
+def _searched(study: Study, method: str) -> float | None:
+    """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
+    gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
+    curved = [*gate, f"{study.model}-{study.split}-18_quadratic"]
+    jobs = {"mllmeraser": gate, **dict.fromkeys(LATER, curved)}.get(method, [f"{study.model}-all-08_tune_{method}"])
+    found = [read(study.out / "manifests" / f"{job}.json").get("seconds") for job in jobs]
+    seconds = [float(one) for one in found if one is not None]
+    return sum(seconds) if len(seconds) == len(jobs) else None  # a part of them is no price
+
+
+def _peak(study: Study, method: str) -> int | None:
+    """Largest memory of the job that fits a method, from its manifest."""
+    closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
+    steered = dict.fromkeys(STEERED, "06_erase") | dict.fromkeys(LATER, "18_quadratic")
+    asked = dict.fromkeys(("prompt", "prompt_oracle"), "06_baselines")
+    job = f"{study.model}-{study.split}-{(closed | steered | asked).get(method, f'08_{method}')}"
+    found: int | None = read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
+    return found
+
+
+def _retrained(study: Study) -> dict[str, Any] | None:
+    """What the retain-only model cost, from its record: the stages after the base that it shares with vanilla.
+
+    None where there is no such model, or somebody else trained it. Seconds only where a core took them.
+    """
+    folder = study.branch(f"retain_only_{study.split}")
+    weights, record = folder / "model.safetensors", read(folder / "training.json")
+    if not weights.exists() or "curve" not in record:
+        return None
+    stages = {line["stage"]: line for line in record["curve"] if "seconds_per_step" in line}
+    own = [line for stage, line in stages.items() if stage.startswith(folder.name)]  # the last line of each
+    seconds = sum((line["step"] + 1) * line["seconds_per_step"] for line in own)
+    on_core = record.get("device", "cpu") == "cpu"
+    with safe_open(weights, framework="pt") as tensors:
+        trained = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    stored = weights.stat().st_size
+    return {"fit_seconds": seconds if on_core else None, "stored_bytes": stored, "trained_parameters": trained}
+
+
+def _read_seconds(cost: Mapping[str, Any]) -> float | None:
+    """Of the passes that gates and detectors are fitted on; `cost` is what 06_erase noted of the same run."""
+    fitted = cost.get("gate_fit", {})
+    plain = [row for row in cost.get("rows", ()) if (row["method"], row["batch"]) == ("unsteered", BATCH)]
+    if not plain or "retain" not in fitted:
+        return None
+    return float((fitted["forget"] + fitted["retain"]) * plain[0]["prefill_seconds"] / BATCH)
+
+
+def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    cost = note(study, "cost")
+    reading = {"reading_seconds": _read_seconds(cost)}
+    if retrained := _retrained(study):
+        yield "retain_only", retrained
+    for method in ("prompt", "prompt_oracle"):
+        if study.log_path(method).exists():
+            yield method, {"fit_seconds": 0.0, "stored_bytes": 0, "trained_parameters": 0}
+    for method in STEERED:
+        file = study.artifact(method) / ERASER
+        if file.exists():
+            seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
+            passed = reading if method != "constant" else {}  # which has no gate
+            stored = file.stat().st_size
+            yield method, {"fit_seconds": seconds, "stored_bytes": stored, "trained_parameters": 0, **passed}
+    for method in LATER:
+        if costs := note(study, "quadratic_erased"):
+            stored = (study.artifact(method) / ERASER).stat().st_size
+            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **reading}
+    for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
+        method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
+        runs = pd.DataFrame(read(path)["rows"])
+        trained = int(runs["trained_parameters"].iloc[0])
+        spread = {"fit_seconds_low": float(runs["seconds"].min()), "fit_seconds_high": float(runs["seconds"].max())}
+        yield method, {
+            "fit_seconds": float(runs["seconds"].mean()), **(spread if len(runs) > 1 else {}),
+            "trained_parameters": trained, "stored_bytes": 2 * trained,
+        }  # fmt: skip
+    closed = note(study, "closed").get("costs", {})
+    for method, costs in closed.items():
+        stored = costs.get("bytes")
+        if method == "manu":  # which neurons are cut: one index each
+            stored = 4 * costs["neurons"]
+        # three methods share a process, and note their own parts of it
+        own = {name: costs[name] for name in ("peak_memory_bytes", "search_seconds") if costs.get(name) is not None}
+        if method != "manu":  # whose fit is such passes
+            own |= reading
+        yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **own}
