@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from safetensors import safe_open
 
+from eraser_lib.experiments import pace
 from eraser_lib.experiments.contest import LATER, STEERED, note, read
 from eraser_lib.experiments.study import Study
 
@@ -26,30 +27,39 @@ WEIGHTS = "weights"
 """What is read again to undo a training, in `timing.undo_seconds`."""
 
 
-def ledger(
-    study: Study, undone: Mapping[str, float] | None = None, fitted: Mapping[str, float] | None = None
-) -> pd.DataFrame:
+def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
-    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on:
-    their prompts, each at the time of one in a batch of 32 that the run measured; others pass within their fit);
-    `fit_seconds` (of one fit on one core, mean over seeds, with the least and the most as `_low` and `_high` where
-    there are several; where no notebook noted it, that of `fitted`, of `timing.fit_seconds`); `search_seconds` (of the
-    jobs that choose its settings on the dev people: training and questions); `trained_parameters`; `peak_memory_bytes`
-    (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
+    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on;
+    others pass within their fit); `fit_seconds` (of one fit on one core, the mean, with the least and the most as
+    `_low` and `_high` where there are several); `search_seconds` (of choosing its settings on the dev people: of
+    trainings their steps and looks, of others the jobs that do it); `trained_parameters`; `peak_memory_bytes` (of the
+    process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
     `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed weights in half
     precision, for retain-only the whole model that stands in vanilla's place); `undo`, and `undo_seconds` where
     `undone`, of `timing.undo_seconds`, has them. Missing where nothing was measured.
+
+    Reading, fits, steps and looks are those of `pace`, all of one run; where 27_pace did not run, or not at this share,
+    reading at the time of a prompt in the batch of 32 that 06_erase measured, and seconds of the jobs that fitted,
+    searched and trained.
     """
     rows = [
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
     for row in rows:
-        if row["fit_seconds"] is None:
-            row["fit_seconds"] = (fitted or {}).get(row["method"])
+        row |= _spread(pace.fits(study, row["method"]))
         row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
+
+
+def _spread(seconds: pd.Series) -> dict[str, float]:
+    """Of fits: their mean, and the least and the most where there are several; nothing where there are none."""
+    if seconds.empty:
+        return {}
+    mean = {"fit_seconds": float(seconds.mean())}
+    ends = {"fit_seconds_low": float(seconds.min()), "fit_seconds_high": float(seconds.max())}
+    return mean | ends if len(seconds) > 1 else mean
 
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
@@ -60,7 +70,10 @@ def _row(method: str, **costs: Any) -> dict[str, Any]:
 
 
 def _searched(study: Study, method: str) -> float | None:
-    """Seconds of the jobs that choose a method's settings, from their manifests; those of a training once, at 5 %."""
+    """Seconds that choosing a method's settings takes; those of a training once, at 5 %. See `ledger`."""
+    rounds, looks = pace.rounds(study, method), pace.looks(study, method)
+    if not rounds.empty and not looks.empty:
+        return float(pace.search(rounds, looks).mean())
     gate = [f"{study.model}-{study.split}-{job}" for job in ("03_direction", "04_gate", "06_select")]
     curved = [*gate, f"{study.model}-{study.split}-18_quadratic"]
     jobs = {"mllmeraser": gate, **dict.fromkeys(LATER, curved)}.get(method, [f"{study.model}-all-08_tune_{method}"])
@@ -98,8 +111,10 @@ def _retrained(study: Study) -> dict[str, Any] | None:
     return {"fit_seconds": seconds if on_core else None, "stored_bytes": stored, "trained_parameters": trained}
 
 
-def _read_seconds(cost: Mapping[str, Any]) -> float | None:
+def _read_seconds(study: Study, cost: Mapping[str, Any]) -> float | None:
     """Of the passes that gates and detectors are fitted on; `cost` is what 06_erase noted of the same run."""
+    if timed := note(study, pace.NOTE).get("reading"):
+        return float(timed["seconds"])
     fitted = cost.get("gate_fit", {})
     plain = [row for row in cost.get("rows", ()) if (row["method"], row["batch"]) == ("unsteered", BATCH)]
     if not plain or "retain" not in fitted:
@@ -109,7 +124,7 @@ def _read_seconds(cost: Mapping[str, Any]) -> float | None:
 
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     cost = note(study, "cost")
-    reading = {"reading_seconds": _read_seconds(cost)}
+    reading = {"reading_seconds": _read_seconds(study, cost)}
     if retrained := _retrained(study):
         yield "retain_only", retrained
     for method in ("prompt", "prompt_oracle"):
@@ -118,10 +133,13 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     for method in STEERED:
         file = study.artifact(method) / ERASER
         if file.exists():
-            seconds = cost.get("gate_fit", {}).get("seconds") if method == "mllmeraser" else None
+            noted = {
+                "mllmeraser": cost.get("gate_fit", {}).get("seconds"),
+                "constant": 0.0,
+            }  # which knows no forget set
             passed = reading if method != "constant" else {}  # which has no gate
             stored = file.stat().st_size
-            yield method, {"fit_seconds": seconds, "stored_bytes": stored, "trained_parameters": 0, **passed}
+            yield method, {"fit_seconds": noted.get(method), "stored_bytes": stored, "trained_parameters": 0, **passed}
     for method in LATER:
         if costs := note(study, "quadratic_erased"):
             stored = (study.artifact(method) / ERASER).stat().st_size
@@ -130,11 +148,9 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(read(path)["rows"])
         trained = int(runs["trained_parameters"].iloc[0])
-        spread = {"fit_seconds_low": float(runs["seconds"].min()), "fit_seconds_high": float(runs["seconds"].max())}
-        yield method, {
-            "fit_seconds": float(runs["seconds"].mean()), **(spread if len(runs) > 1 else {}),
-            "trained_parameters": trained, "stored_bytes": 2 * trained,
-        }  # fmt: skip
+        rounds = pace.rounds(study, method)
+        seconds = runs["seconds"] if rounds.empty else pace.training(rounds, int(runs["steps"].iloc[0]))
+        yield method, {**_spread(seconds), "trained_parameters": trained, "stored_bytes": 2 * trained}
     closed = note(study, "closed").get("costs", {})
     for method, costs in closed.items():
         stored = costs.get("bytes")

@@ -194,6 +194,15 @@ KINDS: tuple[Kind, ...] = (
         )
         for name, minutes in (("23_longer", 35), ("26_neighbours", 75))
     ),
+    # what was chosen, fitted in turn, so that the ledger compares seconds of one run
+    Kind(
+        name="27_pace",
+        over=("model",),
+        needs=("02_models",),
+        after=("06_select", "09_closed", "18_quadratic", *(f"08_tune_{method}" for method in TRAINED)),
+        minutes=20,
+        memory_mb=4000,
+    ),
     Kind(
         name="14_cookbook",
         over=("model",),
@@ -210,6 +219,7 @@ KINDS: tuple[Kind, ...] = (
             "17_dose",
             "18_quadratic",
             "13_pooled",
+            "27_pace",
             *(f"21_refitted_{method}" for method in (*TRAINED, "manu")),
             *(f"08_{method}" for method in TRAINED),
             *(f"08_fluent_{method}" for method in BABBLING),

@@ -1,0 +1,172 @@
+"""What each fit takes, of trainings a step and a look at what it has left: all of them in turn, in one run.
+
+The jobs that search and fit ran on different days, some beside others, so that their seconds say as much about the day
+as about the method. What a training did is on record and the same on any machine: how many steps, how many looks. Times
+their pace this is what it costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+
+from eraser_lib.baselines.detector import EMBEDDING, RULES, embed
+from eraser_lib.baselines.leace import Leace
+from eraser_lib.baselines.low_rank import LowRank
+from eraser_lib.baselines.training import TrainConfig, unlearn
+from eraser_lib.bench.records import Question
+from eraser_lib.direction import Direction
+from eraser_lib.experiments import closed, curved, trained
+from eraser_lib.experiments.activations import Activations, of_questions
+from eraser_lib.experiments.contest import note
+from eraser_lib.experiments.dev import DevRows
+from eraser_lib.experiments.gates import fit_joined
+from eraser_lib.experiments.methods import published
+from eraser_lib.experiments.sets import fit_sets, stratified
+from eraser_lib.experiments.study import Study
+from eraser_lib.families import Loaded
+from eraser_lib.study.kept import kept
+
+ROUNDS = 3
+STEPS = 40
+"""Steps of a training that are timed in a round: a third of what most take, and 40 times what is asked for."""
+NOTE = "pace"
+
+
+def timed(dev: DevRows, *, lora: int = 0, rounds: int = ROUNDS, steps: int = STEPS) -> pd.DataFrame:
+    """The first steps of the training that each search chose, on the dev people: one row per round and method.
+
+    A round goes through all methods, each begins with another one, and a job that was stopped goes on after its last
+    round. Columns: `round, method, settings, lr, steps`; `first_seconds` (of the first step, with all that the method
+    prepares), `step_seconds` (of a later one, the median) and `look_seconds` (of one look by the questions of the
+    search, at what these steps have left).
+    """
+    study = dev.study
+    choices = {method: trained.read_choice(study, method) for method in trained.OBJECTIVES if len(looks(study, method))}
+    names = list(choices)
+    found: list[dict[str, Any]] = []
+    for number in range(rounds):
+        start = number * len(names) // rounds
+        turn = partial(_round, dev, choices, names[start:] + names[:start], steps, lora)
+        found += [{"round": number, **row} for row in kept(f"round {number}", turn)]
+    return pd.DataFrame(found)
+
+
+def _round(
+    dev: DevRows, choices: Mapping[str, Mapping[str, Any]], names: Sequence[str], steps: int, lora: int
+) -> list[dict[str, Any]]:
+    return [{"method": method, **_timed(dev, method, choices[method], steps, lora)} for method in names]
+
+
+def _timed(dev: DevRows, method: str, choice: Mapping[str, Any], steps: int, lora: int) -> dict[str, Any]:
+    ends: list[float] = []
+
+    def watch(step: int, model: Loaded) -> bool:
+        ends.append(time.perf_counter())
+        return False
+
+    forget = stratified(dev.fit["forget"], dev.study.sizes.train)
+    rank = lora if choice["settings"].startswith(LowRank.__name__) else 0  # some have no form with adapters
+    objective = trained.objective(method, choice["settings"], lora=rank)
+    config = TrainConfig(lr=choice["lr"], steps=min(steps, choice["steps"]), seed=dev.study.seed)
+    done = unlearn(dev.study.vanilla, forget, dev.fit["retain"], objective, config, watch=watch)
+    first = done.seconds - (ends[-1] - ends[0])
+    began = time.perf_counter()
+    dev.score(loaded=done.loaded)
+    return {
+        "settings": choice["settings"], "lr": choice["lr"], "steps": len(ends), "first_seconds": first,
+        "step_seconds": float(pd.Series(ends).diff().median()) if len(ends) > 1 else first,
+        "look_seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def read(study: Study) -> tuple[dict[str, list[Question]], dict[str, Activations], dict[str, float]]:
+    """The questions that everything is fitted on (sets `forget` and `retain`), what the model's blocks say at them, and
+    what the reading took: `prompts, seconds`."""
+    forget = study.world.roles(study.split)["forget"]
+    rows = fit_sets(study.world, study.split, forget=forget, per_person=study.sizes.per_person)
+    began = time.perf_counter()
+    found = of_questions(study.vanilla, rows)
+    return rows, found, {"prompts": sum(map(len, rows.values())), "seconds": time.perf_counter() - began}
+
+
+def fitted(
+    study: Study, rows: Mapping[str, Sequence[Question]], read: Mapping[str, Activations], *, rounds: int = ROUNDS
+) -> pd.DataFrame:
+    """One fit per round of each method that trains nothing, with the settings that the run chose; `rows, read` of
+    `read`. Columns: `round, method, seconds`. Methods that were not chosen are left out."""
+    fits = _fits(study, rows, read)
+    found = []
+    for number in range(rounds):
+        for method, fit in fits.items():
+            began = time.perf_counter()
+            fit()
+            found.append({"round": number, "method": method, "seconds": time.perf_counter() - began})
+    return pd.DataFrame(found)
+
+
+def _fits(
+    study: Study, rows: Mapping[str, Sequence[Question]], read: Mapping[str, Activations]
+) -> dict[str, Callable[[], Any]]:
+    forget, retain = read["forget"], read["retain"]
+    sites = tuple(retain)
+    direction = Direction(sites, torch.ones(len(sites), retain[sites[0]].shape[1]))  # any: it is no part of the fit
+    found: dict[str, Callable[[], Any]] = {"mllmeraser_published": partial(published, forget, retain, direction, 1.0)}
+    if select := note(study, f"selection-{study.split}"):
+        gate = select["choice"]["decision"]
+        found["mllmeraser"] = partial(fit_joined, gate["solver"], read, rows, gate["layers"])
+    if note(study, "quadratic"):
+        found[curved.METHOD] = partial(curved.fit_gate, curved.chosen(study), read)
+    if choice := note(study, "closed").get("choice"):
+        reading = tuple(choice["detector"]["layers"])
+        if not reading:
+            for name, asked in rows.items():
+                read[name][EMBEDDING] = embed(study.vanilla, [row.prompt for row in asked])
+        seen = [closed.features(read[name], reading) for name in ("forget", "retain")]
+        found["detector"] = partial(RULES[choice["detector"]["rule"]], *seen)
+        leace = scrubber(study, len(sites))
+        found["leace"] = partial(leace.fit, forget, retain, closed.names(rows["forget"], leace.label))
+        (manu,) = [one for one in closed.PRUNERS if str(one) == choice["manu"]]
+        found["manu"] = partial(manu.fit, study.vanilla, rows["forget"], rows["retain"])
+    return found
+
+
+def scrubber(study: Study, blocks: int) -> Leace:
+    """The map of LEACE that 09_closed chose. `FileNotFoundError` where it has not run."""
+    chosen = study.read_note("closed", made_by=f"notebook 09_closed for {study.model}")["choice"]["leace"]
+    (found,) = [one for one in closed.scrubbers(blocks) if str(one) == chosen]
+    return found
+
+
+def fits(study: Study, method: str) -> pd.Series:
+    """Seconds of a method by `fitted`, one per round; empty where 27_pace did not time it, as at larger shares."""
+    rows = pd.DataFrame(note(study, NOTE).get("fits", []), columns=["method", "seconds"])
+    return rows.loc[rows["method"] == method, "seconds"]
+
+
+def rounds(study: Study, method: str) -> pd.DataFrame:
+    """Rows of `timed` about a method; empty where 27_pace did not run."""
+    rows = pd.DataFrame(note(replace(study, split=5), NOTE).get("rows", []))
+    return rows[rows["method"] == method] if len(rows) else rows
+
+
+def looks(study: Study, method: str) -> pd.DataFrame:
+    """Rows of the search of a method, one per look; empty where it was not searched."""
+    return pd.DataFrame(note(replace(study, split=5), f"tuning-{method}").get("rows", []))
+
+
+def training(rounds: pd.DataFrame, steps: int) -> pd.Series:
+    """Seconds of a training of so many steps, at the pace of each round."""
+    return rounds["first_seconds"] + (steps - 1) * rounds["step_seconds"]
+
+
+def search(rounds: pd.DataFrame, looks: pd.DataFrame) -> pd.Series:
+    """Seconds of a search, at the pace of each round: all its trainings, as long as they were, and all its looks."""
+    lengths = looks.groupby(["settings", "lr"])["steps"].max()
+    return sum((training(rounds, int(steps)) for steps in lengths), start=len(looks) * rounds["look_seconds"])

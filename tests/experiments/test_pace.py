@@ -1,0 +1,100 @@
+"""What a step of each training takes: rounds through all methods, and what searches and trainings cost in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from eraser_lib.baselines.ga import GA
+from eraser_lib.baselines.idk import Idk
+from eraser_lib.baselines.npo import NPO
+from eraser_lib.experiments import closed, pace
+from eraser_lib.experiments.dev import DevRows
+from eraser_lib.experiments.sets import fit_sets
+from eraser_lib.experiments.study import Study
+from eraser_lib.study import kept
+
+
+def searched(study: Study, method: str, settings: str, *, steps: int) -> None:
+    choice = {"settings": settings, "lr": 1e-3, "steps": steps}
+    study.note(f"tuning-{method}", {"choice": {"best": choice}, "rows": [{**choice, "score": 1.0}]})
+
+
+def test_a_round_goes_through_all_and_each_begins_with_another(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(study, out=tmp_path)
+    for method, objective in (("ga", GA()), ("npo", NPO(0.1)), ("idk", Idk(lam=1.0))):
+        searched(here, method, str(objective), steps=2)
+    calls: list[str] = []
+    monkeypatch.setattr(pace, "_timed", lambda dev, method, *rest: calls.append(method) or {"step_seconds": 1.0})
+    monkeypatch.setenv(kept.VARIABLE, str(tmp_path / "kept"))
+    dev = DevRows(here, {}, [], [], {})
+    table = pace.timed(dev)
+    assert calls == ["ga", "npo", "idk", "npo", "idk", "ga", "idk", "ga", "npo"]
+    assert table["method"].tolist() == calls and table["round"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert pace.timed(dev).equals(table) and len(calls) == 9, "a stopped job times no round again"
+
+
+def test_steps_and_a_look_are_timed_and_the_model_is_as_before(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(study, out=tmp_path)
+    here.__dict__.update(vanilla=study.vanilla, world=study.world)
+    searched(here, "ga", str(GA()), steps=3)
+    people = here.world.population.by_id(here.world.population.dev)
+    dev = DevRows(here, fit_sets(here.world, 5, forget=people, per_person=here.sizes.per_person), [], [], {})
+    asked: list[Any] = []
+    monkeypatch.setattr(DevRows, "score", lambda self, loaded: asked.append(loaded))
+    before = {name: value.clone() for name, value in here.vanilla.model.state_dict().items()}
+    (row,) = pace.timed(dev, rounds=1, steps=2).to_dict("records")
+    assert 1 <= row["steps"] <= 2, "no more than asked for, though the choice takes three"
+    assert min(row["first_seconds"], row["step_seconds"], row["look_seconds"]) > 0
+    assert len(asked) == 1 and asked[0] is not here.vanilla, "what the steps have left is looked at"
+    assert all(value.equal(before[name]) for name, value in here.vanilla.model.state_dict().items())
+
+
+def test_a_search_costs_its_longest_looks_and_every_look() -> None:
+    rounds = pd.DataFrame({
+        "first_seconds": [5.0, 7.0], "step_seconds": [1.0, 2.0], "look_seconds": [10.0, 20.0],
+    })  # fmt: skip
+    assert pace.training(rounds, 1).tolist() == [5, 7] and pace.training(rounds, 20).tolist() == [24, 45]
+    looks = pd.DataFrame({
+        "settings": ["a", "a", "b"], "lr": [1e-3, 1e-3, 1e-3], "steps": [20, 40, 20],
+    })  # fmt: skip
+    assert pace.search(rounds, looks).tolist() == [44 + 24 + 30, 85 + 45 + 60]
+
+
+def test_nothing_is_told_of_what_was_not_timed_or_searched(tmp_path: Path) -> None:
+    study = Study(preset="micro", model="llava", split=10, out=tmp_path)
+    assert pace.rounds(study, "npo").empty and pace.looks(study, "npo").empty
+    rows = [{"method": "ga", "step_seconds": 1.0}, {"method": "npo", "step_seconds": 2.0}]
+    replace(study, split=5).note(pace.NOTE, {"rows": rows})
+    assert pace.rounds(study, "npo")["step_seconds"].tolist() == [2], "timed at the smallest share, for all"
+    assert pace.rounds(study, "idk").empty
+
+
+def test_what_was_chosen_is_fitted_in_rounds(study: Study, tmp_path: Path) -> None:
+    here = replace(study, out=tmp_path)
+    here.__dict__.update(vanilla=study.vanilla, world=study.world)
+    rows, read, reading = pace.read(here)
+    assert reading["prompts"] == len(rows["forget"]) + len(rows["retain"]) and reading["seconds"] > 0
+    assert set(pace.fitted(here, rows, read)["method"]) == {"mllmeraser_published"}, "nothing else was chosen"
+
+    blocks = len(read["retain"])
+    here.note("selection-5", {"choice": {"decision": {"solver": "ridge", "layers": [0], "alpha": 0.01}}})
+    here.note("quadratic", {"layers": [0], "curves": 1})
+    leace, manu = closed.scrubbers(blocks)[-1], closed.PRUNERS[0]
+    choice = {"detector": {"layers": [], "rule": "Gaussian"}, "leace": str(leace), "manu": str(manu)}
+    here.note("closed", {"choice": choice})
+    table = pace.fitted(here, rows, read, rounds=2)
+    everything = ["mllmeraser_published", "mllmeraser", "mllmeraser_quadratic", "detector", "leace", "manu"]
+    assert table["method"].tolist() == 2 * everything and (table["seconds"] > 0).all()
+    assert table["round"].tolist() == [0] * 6 + [1] * 6
+    here.note(pace.NOTE, {"fits": table.to_dict("records")})
+    assert pace.fits(here, "manu").tolist() == table.loc[table["method"] == "manu", "seconds"].tolist()
+    assert pace.fits(here, "npo").empty and pace.fits(replace(here, split=10), "manu").empty
