@@ -50,6 +50,12 @@ def test_an_evaluation_figure_may_differ_by_one_point(tmp_path: Path, mine: floa
     assert found.reproduced is good
 
 
+@pytest.mark.parametrize(("turned", "good"), [(0, True), (1, True), (2, False)])
+def test_where_questions_are_few_one_answer_may_turn(tmp_path: Path, turned: int, good: bool) -> None:
+    found = compare(tmp_path, [{"value": round(turned / 60, 6), "n": 60}], [{"value": 0.0, "n": 60}])
+    assert found.reproduced is good
+
+
 @pytest.mark.parametrize(("equal", "good"), [(98, True), (97, False)])
 def test_98_per_cent_of_the_answers_must_be_equal(tmp_path: Path, equal: int, good: bool) -> None:
     answers = {VANILLA: [f"answer {i}" if i < equal else "other" for i in range(100)]}
