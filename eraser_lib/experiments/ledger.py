@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 from safetensors import safe_open
 
-from eraser_lib.experiments import pace
+from eraser_lib.experiments import overheads, pace
 from eraser_lib.experiments.contest import LATER, STEERED, note, read
+from eraser_lib.experiments.overheads import ERASER
 from eraser_lib.experiments.study import Study
 
 OLD = "load the old weights"
@@ -20,7 +21,10 @@ UNDO = {
     "mllmeraser": "detach; one request: drop its vectors", "mllmeraser_quadratic": "detach",
 }  # fmt: skip
 """How a method is undone; those that are not named changed the weights, and the old ones must be kept."""
-ERASER = "eraser.safetensors"
+CALIBRATED = ("mllmeraser", "mllmeraser_quadratic", "detector")
+"""Those whose threshold is set by further prompts."""
+READ = (*CALIBRATED, "mllmeraser_published", "leace")
+"""Those that are fitted on what the model's blocks say; others read for themselves, or know no forget set."""
 BATCH = 32
 """Prompts in a batch whose passes are timed for the ledger."""
 WEIGHTS = "weights"
@@ -30,25 +34,27 @@ WEIGHTS = "weights"
 def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
-    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on;
-    others pass within their fit); `fit_seconds` (of one fit on one core, the mean, with the least and the most as
-    `_low` and `_high` where there are several); `search_seconds` (of choosing its settings on the dev people: of
-    trainings their steps and looks, of others the jobs that do it); `trained_parameters`; `peak_memory_bytes` (of the
-    process that fits and evaluates it, with vanilla and, for trained methods, its copy and the optimiser);
-    `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed weights in half
-    precision, for retain-only the whole model that stands in vanilla's place); `undo`, and `undo_seconds` where
-    `undone`, of `timing.undo_seconds`, has them. Missing where nothing was measured.
+    Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on,
+    and what sets its threshold; others pass within their fit); `fit_seconds` (of one fit on one core, the mean, with
+    the least and the most as `_low` and `_high` where there are several); `search_seconds` (of choosing its settings on
+    the dev people: of trainings their steps and looks, of others the jobs that do it); `trained_parameters`;
+    `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and
+    the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed
+    weights in half precision, for retain-only the whole model that stands in vanilla's place); `answer_ratio` of
+    `overheads.passes`; `undo`, and `undo_seconds` where `undone`, of `timing.undo_seconds`, has them. Missing where
+    nothing was measured.
 
-    Reading, fits, steps and looks are those of `pace`, all of one run; where 27_pace did not run, or not at this share,
-    reading at the time of a prompt in the batch of 32 that 06_erase measured, and seconds of the jobs that fitted,
-    searched and trained.
+    Reading, fits, steps, looks and answers are those of `pace`, of one run; where 27_pace did not run, or not at this
+    share, reading at the time of a prompt in the batch of 32 that 06_erase measured, and seconds of the jobs that
+    fitted, searched and trained.
     """
     rows = [
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
     for row in rows:
-        row |= _spread(pace.fits(study, row["method"]))
+        row["reading_seconds"] = _reading(study, row["method"])
+        row |= _spread(pace.fits(study, row["method"])) | overheads.answering(study, row["method"])
         row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
 
@@ -64,7 +70,7 @@ def _spread(seconds: pd.Series) -> dict[str, float]:
 
 def _row(method: str, **costs: Any) -> dict[str, Any]:
     names = ("search_seconds", "reading_seconds", "fit_seconds", "fit_seconds_low", "fit_seconds_high",
-             "trained_parameters", "peak_memory_bytes", "stored_bytes")  # fmt: skip
+             "trained_parameters", "peak_memory_bytes", "stored_bytes", "answer_ratio")  # fmt: skip
     empty = dict.fromkeys(names)
     return {"method": method, **empty, **costs, "undo": UNDO.get(method, OLD)}
 
@@ -111,10 +117,13 @@ def _retrained(study: Study) -> dict[str, Any] | None:
     return {"fit_seconds": seconds if on_core else None, "stored_bytes": stored, "trained_parameters": trained}
 
 
-def _read_seconds(study: Study, cost: Mapping[str, Any]) -> float | None:
-    """Of the passes that gates and detectors are fitted on; `cost` is what 06_erase noted of the same run."""
+def _reading(study: Study, method: str) -> float | None:
+    """Of the passes that a method is fitted and calibrated on; without 27_pace, of its fit at the time of 06_erase."""
+    if method not in READ:
+        return None
     if timed := note(study, pace.NOTE).get("reading"):
-        return float(timed["seconds"])
+        return float(timed["seconds"] + (timed["calibration_seconds"] if method in CALIBRATED else 0))
+    cost = note(study, "cost")
     fitted = cost.get("gate_fit", {})
     plain = [row for row in cost.get("rows", ()) if (row["method"], row["batch"]) == ("unsteered", BATCH)]
     if not plain or "retain" not in fitted:
@@ -123,8 +132,7 @@ def _read_seconds(study: Study, cost: Mapping[str, Any]) -> float | None:
 
 
 def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    cost = note(study, "cost")
-    reading = {"reading_seconds": _read_seconds(study, cost)}
+    noted = {"mllmeraser": note(study, "cost").get("gate_fit", {}).get("seconds"), "constant": 0.0}
     if retrained := _retrained(study):
         yield "retain_only", retrained
     for method in ("prompt", "prompt_oracle"):
@@ -133,17 +141,12 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     for method in STEERED:
         file = study.artifact(method) / ERASER
         if file.exists():
-            noted = {
-                "mllmeraser": cost.get("gate_fit", {}).get("seconds"),
-                "constant": 0.0,
-            }  # which knows no forget set
-            passed = reading if method != "constant" else {}  # which has no gate
             stored = file.stat().st_size
-            yield method, {"fit_seconds": noted.get(method), "stored_bytes": stored, "trained_parameters": 0, **passed}
+            yield method, {"fit_seconds": noted.get(method), "stored_bytes": stored, "trained_parameters": 0}
     for method in LATER:
         if costs := note(study, "quadratic_erased"):
             stored = (study.artifact(method) / ERASER).stat().st_size
-            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **reading}
+            yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")
         runs = pd.DataFrame(read(path)["rows"])
@@ -158,6 +161,4 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
             stored = 4 * costs["neurons"]
         # three methods share a process, and note their own parts of it
         own = {name: costs[name] for name in ("peak_memory_bytes", "search_seconds") if costs.get(name) is not None}
-        if method != "manu":  # whose fit is such passes
-            own |= reading
         yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0, **own}

@@ -11,32 +11,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
-from eraser_lib.baselines.detector import EMBEDDING, RULES, embed
+from eraser_lib.baselines.detector import RULES, embed
 from eraser_lib.baselines.leace import Leace
 from eraser_lib.baselines.low_rank import LowRank
 from eraser_lib.baselines.training import TrainConfig, unlearn
 from eraser_lib.bench.records import Question
 from eraser_lib.direction import Direction
 from eraser_lib.experiments import closed, curved, trained
-from eraser_lib.experiments.activations import Activations, of_questions
+from eraser_lib.experiments.activations import Activations, join, of_questions
 from eraser_lib.experiments.contest import note
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.gates import fit_joined
 from eraser_lib.experiments.methods import published
-from eraser_lib.experiments.sets import fit_sets, stratified
+from eraser_lib.experiments.sets import calibration_sets, fit_sets, stratified
 from eraser_lib.experiments.study import Study
 from eraser_lib.families import Loaded
 from eraser_lib.study.kept import kept
 
 ROUNDS = 3
-STEPS = 40
-"""Steps of a training that are timed in a round: a third of what most take, and 40 times what is asked for."""
+STEPS = 20
+"""Steps of a training that are timed in a round: a sixth of what most take."""
 NOTE = "pace"
+T = TypeVar("T")
 
 
 def timed(dev: DevRows, *, lora: int = 0, rounds: int = ROUNDS, steps: int = STEPS) -> pd.DataFrame:
@@ -49,19 +50,17 @@ def timed(dev: DevRows, *, lora: int = 0, rounds: int = ROUNDS, steps: int = STE
     """
     study = dev.study
     choices = {method: trained.read_choice(study, method) for method in trained.OBJECTIVES if len(looks(study, method))}
-    names = list(choices)
     found: list[dict[str, Any]] = []
     for number in range(rounds):
-        start = number * len(names) // rounds
-        turn = partial(_round, dev, choices, names[start:] + names[:start], steps, lora)
+        turn = partial(_round, dev, turned(choices, number, rounds), steps, lora)
         found += [{"round": number, **row} for row in kept(f"round {number}", turn)]
     return pd.DataFrame(found)
 
 
 def _round(
-    dev: DevRows, choices: Mapping[str, Mapping[str, Any]], names: Sequence[str], steps: int, lora: int
+    dev: DevRows, choices: Sequence[tuple[str, Mapping[str, Any]]], steps: int, lora: int
 ) -> list[dict[str, Any]]:
-    return [{"method": method, **_timed(dev, method, choices[method], steps, lora)} for method in names]
+    return [{"method": method, **_timed(dev, method, choice, steps, lora)} for method, choice in choices]
 
 
 def _timed(dev: DevRows, method: str, choice: Mapping[str, Any], steps: int, lora: int) -> dict[str, Any]:
@@ -88,12 +87,18 @@ def _timed(dev: DevRows, method: str, choice: Mapping[str, Any], steps: int, lor
 
 def read(study: Study) -> tuple[dict[str, list[Question]], dict[str, Activations], dict[str, float]]:
     """The questions that everything is fitted on (sets `forget` and `retain`), what the model's blocks say at them, and
-    what the reading took: `prompts, seconds`."""
+    what reading took: `prompts, seconds` of these, and `calibration_prompts, calibration_seconds` of those that set
+    the thresholds of gates and detectors."""
     forget = study.world.roles(study.split)["forget"]
     rows = fit_sets(study.world, study.split, forget=forget, per_person=study.sizes.per_person)
-    began = time.perf_counter()
-    found = of_questions(study.vanilla, rows)
-    return rows, found, {"prompts": sum(map(len, rows.values())), "seconds": time.perf_counter() - began}
+    calibrate = calibration_sets(study.world, study.world_folder, study.split, size=study.sizes.calibrate)
+    taken: dict[str, float] = {}
+    for name, sets in (("calibration_", calibrate), ("", rows)):
+        began = time.perf_counter()
+        found = of_questions(study.vanilla, sets)
+        taken[f"{name}seconds"] = time.perf_counter() - began
+        taken[f"{name}prompts"] = sum(map(len, sets.values()))
+    return rows, found, taken
 
 
 def fitted(
@@ -101,19 +106,26 @@ def fitted(
 ) -> pd.DataFrame:
     """One fit per round of each method that trains nothing, with the settings that the run chose; `rows, read` of
     `read`. Columns: `round, method, seconds`. Methods that were not chosen are left out."""
-    fits = _fits(study, rows, read)
+    fits = fits_of(study, rows, read)
     found = []
-    for number in range(rounds):
-        for method, fit in fits.items():
+    for number in range(-1, rounds):  # the first warms up and is dropped
+        for method, fit in turned(fits, number, rounds):
             began = time.perf_counter()
             fit()
             found.append({"round": number, "method": method, "seconds": time.perf_counter() - began})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).query("round >= 0")
 
 
-def _fits(
+def turned(methods: Mapping[str, T], number: int, rounds: int) -> list[tuple[str, T]]:
+    """All methods, beginning with another one in each round."""
+    start = max(number, 0) * len(methods) // rounds
+    return [*list(methods.items())[start:], *list(methods.items())[:start]]
+
+
+def fits_of(
     study: Study, rows: Mapping[str, Sequence[Question]], read: Mapping[str, Activations]
 ) -> dict[str, Callable[[], Any]]:
+    """By method, a call that fits it again with the settings that the run chose; arguments as for `fitted`."""
     forget, retain = read["forget"], read["retain"]
     sites = tuple(retain)
     direction = Direction(sites, torch.ones(len(sites), retain[sites[0]].shape[1]))  # any: it is no part of the fit
@@ -125,10 +137,10 @@ def _fits(
         found[curved.METHOD] = partial(curved.fit_gate, curved.chosen(study), read)
     if choice := note(study, "closed").get("choice"):
         reading = tuple(choice["detector"]["layers"])
-        if not reading:
-            for name, asked in rows.items():
-                read[name][EMBEDDING] = embed(study.vanilla, [row.prompt for row in asked])
-        seen = [closed.features(read[name], reading) for name in ("forget", "retain")]
+        seen = [
+            join(read[name], reading) if reading else embed(study.vanilla, [row.prompt for row in rows[name]])
+            for name in ("forget", "retain")
+        ]
         found["detector"] = partial(RULES[choice["detector"]["rule"]], *seen)
         leace = scrubber(study, len(sites))
         found["leace"] = partial(leace.fit, forget, retain, closed.names(rows["forget"], leace.label))

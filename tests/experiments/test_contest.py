@@ -151,14 +151,14 @@ def test_fits_and_searches_cost_what_one_run_took(study: Study) -> None:
     times = {"first_seconds": 2.0, "step_seconds": 1.0, "look_seconds": 10.0}
     fits = [{"method": "mllmeraser", "seconds": seconds} for seconds in (1.0, 3.0)]
     rows = [{"method": "npo", **times}, {"method": "npo", **times, "step_seconds": 3.0}]
-    study.note("pace", {"rows": rows, "fits": fits, "reading": {"seconds": 70.0}})
+    study.note("pace", {"rows": rows, "fits": fits, "reading": {"seconds": 70.0, "calibration_seconds": 5.0}})
     study.note("cost_npo-5", {"rows": [{"seconds": 500.0, "steps": 11, "trained_parameters": 9}]})
     made = ledger(study).set_index("method")
     npo = made.loc["npo"]
     fit, search = ["fit_seconds", "fit_seconds_low", "fit_seconds_high"], npo["search_seconds"]
     assert npo[fit].tolist() == [22, 12, 32], "ten steps after the first, whatever the job took"
     assert made.loc["mllmeraser", fit].tolist() == [2, 1, 3], "before what 06_erase noted"
-    assert made["reading_seconds"].dropna().to_dict() == dict.fromkeys(("mllmeraser", "leace"), 70)
+    assert made["reading_seconds"].dropna().to_dict() == {"mllmeraser": 75, "leace": 70}, "with what sets a threshold"
     assert made.loc["leace", "fit_seconds"] == 0.5, "as its notebook noted"
     # three trainings of 40, 40 and 20 steps with four looks, at 1 and at 3 s a step
     assert search == pytest.approx((3 * 2 + 97 * 1 + 40 + 3 * 2 + 97 * 3 + 40) / 2)

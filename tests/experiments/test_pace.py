@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from eraser_lib import Eraser
 from eraser_lib.baselines.ga import GA
 from eraser_lib.baselines.idk import Idk
 from eraser_lib.baselines.npo import NPO
-from eraser_lib.experiments import closed, pace
+from eraser_lib.bench.records import Prompt
+from eraser_lib.experiments import closed, overheads, pace
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.sets import fit_sets
 from eraser_lib.experiments.study import Study
+from eraser_lib.sites import every_layer
 from eraser_lib.study import kept
 
 
@@ -78,11 +83,13 @@ def test_nothing_is_told_of_what_was_not_timed_or_searched(tmp_path: Path) -> No
     assert pace.rounds(study, "idk").empty
 
 
-def test_what_was_chosen_is_fitted_in_rounds(study: Study, tmp_path: Path) -> None:
+def test_what_was_chosen_is_fitted_and_attached_in_rounds(study: Study, tmp_path: Path, folder: Path) -> None:
     here = replace(study, out=tmp_path)
     here.__dict__.update(vanilla=study.vanilla, world=study.world)
+    shutil.copytree(folder, here.world_folder)
     rows, read, reading = pace.read(here)
-    assert reading["prompts"] == len(rows["forget"]) + len(rows["retain"]) and reading["seconds"] > 0
+    assert reading["prompts"] == len(rows["forget"]) + len(rows["retain"]) and reading["calibration_prompts"] > 0
+    assert min(reading["seconds"], reading["calibration_seconds"]) > 0
     assert set(pace.fitted(here, rows, read)["method"]) == {"mllmeraser_published"}, "nothing else was chosen"
 
     blocks = len(read["retain"])
@@ -93,8 +100,34 @@ def test_what_was_chosen_is_fitted_in_rounds(study: Study, tmp_path: Path) -> No
     here.note("closed", {"choice": choice})
     table = pace.fitted(here, rows, read, rounds=2)
     everything = ["mllmeraser_published", "mllmeraser", "mllmeraser_quadratic", "detector", "leace", "manu"]
-    assert table["method"].tolist() == 2 * everything and (table["seconds"] > 0).all()
+    assert table["method"].tolist() == [*everything, *everything[3:], *everything[:3]], "begun with another"
+    assert (table["seconds"] > 0).all()
     assert table["round"].tolist() == [0] * 6 + [1] * 6
     here.note(pace.NOTE, {"fits": table.to_dict("records")})
     assert pace.fits(here, "manu").tolist() == table.loc[table["method"] == "manu", "seconds"].tolist()
     assert pace.fits(here, "npo").empty and pace.fits(replace(here, split=10), "manu").empty
+
+    here.note("closed", {"choice": choice | {"detector": {"layers": [0, 1], "rule": "Gaussian"}}})
+    site = every_layer(here.vanilla.model)[0]
+    width = here.vanilla.model.config.get_text_config().hidden_size
+    constant = Eraser(directions={site: torch.ones(1, width)}, mode="constant")
+    constant.save_pretrained(here.artifact("constant"), model=here.vanilla.model)
+    hooks = sum(len(part._forward_hooks) for part in here.vanilla.model.modules())
+    found = overheads.passes(here, rows, read, rounds=2)
+    wanted = {(method, batch) for method in ("constant", "leace", "detector") for batch in (1, 32)}
+    assert set(zip(found["method"], found["batch"], strict=True)) == wanted and len(found) == 6
+    assert (found["answer_ratio_low"] <= found["answer_ratio_high"]).all() and (found["prefill_ratio"] > 0).all()
+    assert sum(len(part._forward_hooks) for part in here.vanilla.model.modules()) == hooks, "it is all detached"
+    here.note(pace.NOTE, {"passes": found.to_dict("records")})
+    assert set(overheads.answering(here, "leace")) == {"answer_ratio", "answer_ratio_low", "answer_ratio_high"}
+    assert overheads.answering(here, "npo") == {}
+
+
+def test_a_detector_judges_a_prompt_once(study: Study) -> None:
+    model = study.vanilla.model
+    inputs = study.vanilla.encode([Prompt("Who is this?"), Prompt("Who?")])
+    seen: list[torch.Tensor] = []
+    with overheads.judging(model, seen.append, [1, 0]):
+        model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    (features,) = seen
+    assert features.shape == (2, 2 * model.config.get_text_config().hidden_size), "the prefill alone, of all rows"
