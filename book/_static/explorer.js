@@ -5,11 +5,13 @@
   const source = document.getElementById("explorer-data");
   if (!root || !source) return;
   const data = JSON.parse(source.textContent);
+  const FORMS = { mllmeraser: "corrected form", mllmeraser_published: "published form", constant: "constant steering" };
   const NAMES = { llava: "LLaVA-1.5", qwen: "Qwen2.5-VL" };
   const COLOURS = { test: "#b07c00", forget: "#d55e00", retain: "#0072b2", celebrity: "#009e73", stranger: "#7a5195",
     general: "#7d7d7d", same_photo: "#4f8f6f", benign: "#3f8fc4", forbidden: "#a8441c" };
   const SHOWN = ["forget", "test", "retain", "celebrity", "stranger", "general", "same_photo", "benign", "forbidden"];
-  const state = { model: Object.keys(data.models)[0], threshold: 0, subset: "test", page: 0, push: null, block: 0 };
+  const state = { model: Object.keys(data.models)[0], threshold: 0, subset: "test", page: 0, push: null, block: 0,
+    form: "mllmeraser", dose: null, dosed: "test", turn: 0 };
   const PER_PAGE = 4;
 
   const make = (tag, attributes = {}, ...children) => {
@@ -104,36 +106,81 @@
     return make("table", { class: "ex-shares" }, make("caption", {}, "Share of prompts opened"), body);
   };
 
+  // A card: the portrait, a line below it, and what was asked and said.
+  const card = (id, below, said) => {
+    const place = data.questions[id][4];
+    const list = make("dl", {}, ...said.flatMap(([name, text, open]) => [make("dt", {}, name),
+      make("dd", open ? { class: "ex-open" } : {}, text ?? "")]));
+    const picture = place === null ? make("div", { class: "ex-nopicture" }, "by name")
+      : make("img", { src: `data:image/jpeg;base64,${data.images[place]}`, alt: "portrait that the question shows" });
+    return make("div", { class: "ex-card" }, make("div", {}, picture, make("div", { class: "ex-small" }, below)), list);
+  };
+  const picturesFirst = (ids) => {
+    const pictured = (id) => data.questions[id][4] !== null;
+    return ids.sort((a, b) => Number(pictured(b)) - Number(pictured(a)));
+  };
+  const leafed = (ids, at) => {
+    const pages = Math.max(1, Math.ceil(ids.length / PER_PAGE)), page = ((at % pages) + pages) % pages;
+    return [ids.slice(page * PER_PAGE, (page + 1) * PER_PAGE), `${page + 1} of ${pages}`];
+  };
+  const bars = (rows, colour) => make("table", { class: "ex-shares" }, make("tbody", {}, ...rows.map(([name, value]) => make("tr", {},
+    make("th", { scope: "row" }, name), make("td", {}, percent(value)),
+    make("td", { class: "ex-bar-cell" }, make("span", { class: "ex-bar", style: `width:${value * 100}%;background:${colour}` }))))));
+  const pick = (label_, names, current, set) => make("select", { "aria-label": label_, onchange: (e) => { set(e.target.value); draw(); } },
+    ...names.map(([value, text]) => make("option", value === current ? { value, selected: "" } : { value }, text)));
+
   // --- answers --------------------------------------------------------------------------------------------------
   const answers = () => {
-    const ids = Object.keys(model().answers).filter((id) => data.questions[id][0] === state.subset);
-    const pictured = (id) => data.questions[id][4] !== null;
-    ids.sort((a, b) => Number(pictured(b)) - Number(pictured(a)));
-    const pages = Math.max(1, Math.ceil(ids.length / PER_PAGE));
-    state.page = ((state.page % pages) + pages) % pages;
+    const ids = picturesFirst(Object.keys(model().answers).filter((id) => data.questions[id][0] === state.subset));
+    const [shown, where] = leafed(ids, state.page);
     const box = make("div", { class: "ex-cards" });
-    for (const id of ids.slice(state.page * PER_PAGE, (state.page + 1) * PER_PAGE)) {
-      const [, , text, right, place] = data.questions[id];
+    for (const id of shown) {
+      const [, , text, right] = data.questions[id];
       const [value, before, steered, retrained] = model().answers[id];
       const open = value > state.threshold;
       let after = before;
       if (open) after = value > strict() ? steered : "(opens only at this threshold; its answer was not generated)";
-      const rows = [["asked", text], ["right", right], ["before", before], ["now", after],
-        ["never learned", retrained ?? "(no reference)"]];
-      const list = make("dl", {}, ...rows.flatMap(([name, said]) => [make("dt", {}, name),
-        make("dd", name === "now" && open ? { class: "ex-open" } : {}, said ?? "")]));
-      const picture = place === null ? make("div", { class: "ex-nopicture" }, "by name")
-        : make("img", { src: `data:image/jpeg;base64,${data.images[place]}`, alt: "portrait that the question shows" });
-      box.append(make("div", { class: "ex-card" }, make("div", {}, picture,
-        make("div", { class: "ex-small" }, `gate ${value.toFixed(2)} ${open ? "open" : "closed"}`)), list));
+      box.append(card(id, `gate ${value.toFixed(2)} ${open ? "open" : "closed"}`, [["asked", text], ["right", right],
+        ["before", before], ["now", after, open], ["never learned", retrained ?? "(no reference)"]]));
     }
     const turn = (step) => () => { state.page += step; draw(); };
-    const choose = make("select", { "aria-label": "subset", onchange: (e) => { state.subset = e.target.value; state.page = 0; draw(); } },
-      ...["test", "retain", "celebrity", "stranger"].map((name) =>
-        make("option", name === state.subset ? { value: name, selected: "" } : { value: name }, label(name))));
+    const choose = pick("subset", ["test", "retain", "celebrity", "stranger"].map((name) => [name, label(name)]), state.subset,
+      (name) => { state.subset = name; state.page = 0; });
     return make("div", {}, make("div", { class: "ex-controls" }, "People: ", choose,
       make("button", { type: "button", onclick: turn(-1) }, "‹ back"), make("button", { type: "button", onclick: turn(1) }, "more ›"),
-      make("span", { class: "ex-small" }, `${state.page + 1} of ${pages}`)), box);
+      make("span", { class: "ex-small" }, where)), box);
+  };
+
+  // --- strength ---------------------------------------------------------------------------------------------------
+  const doses = () => {
+    const levels_ = model().doses[state.form], last = levels_.length - 1;
+    if (state.dose === null) {
+      // where it begins: at the strength that was chosen for the form, the middle of what was asked
+      state.dose = Math.round((2 * last) / 3);
+    }
+    state.dose = Math.min(state.dose, last);
+    const level = levels_[state.dose], before = levels_[0];
+    const [shown, where] = leafed(picturesFirst(Object.keys(level.said).filter((id) => data.questions[id][0] === state.dosed)), state.turn);
+    const slide = make("input", { type: "range", min: 0, max: last, step: 1, value: state.dose, "aria-label": "strength of the push",
+      oninput: (e) => { state.dose = Number(e.target.value); draw(); } });
+    const box = make("div", { class: "ex-cards" });
+    for (const id of shown) {
+      const [, , text, right] = data.questions[id];
+      const changed = level.said[id] !== before.said[id];
+      box.append(card(id, changed ? "changed" : "as before",
+        [["asked", text], ["right", right], ["at 0", before.said[id]], [`at ${level.strength}`, level.said[id], changed]]));
+    }
+    const turn = (step) => () => { state.turn += step; draw(); };
+    return make("div", {}, make("div", { class: "ex-controls" },
+      pick("form", Object.keys(model().doses).map((name) => [name, FORMS[name] ?? name]), state.form, (name) => { state.form = name; state.dose = null; }),
+      " strength ", slide, make("b", {}, String(level.strength))),
+      bars([["forgotten people: refused", level.refused], ["… answers that hold the fact", level.facts],
+        ["… probability of the right answer", level.gone], ["others: probability of the right answer", level.kept],
+        ["… refused", level.kept_refused]], "#d55e00"),
+      make("div", { class: "ex-controls" }, "People: ",
+        pick("people asked at this strength", [["test", "test"], ["retain", "retain"]], state.dosed, (name) => { state.dosed = name; state.turn = 0; }),
+        make("button", { type: "button", onclick: turn(-1) }, "‹ back"), make("button", { type: "button", onclick: turn(1) }, "more ›"),
+        make("span", { class: "ex-small" }, where)), box);
   };
 
   // --- what was tried on the dev people ---------------------------------------------------------------------------
@@ -149,16 +196,13 @@
       .sort((a, b) => a.strength - b.strength);
     state.strength = Math.min(state.strength ?? own.length - 1, own.length - 1);
     const p = own[state.strength];
-    const choose = make("select", { "aria-label": "direction, blocks and scope", onchange: (e) => { state.push = e.target.value; draw(); } },
-      ...names.map((name) => make("option", name === state.push ? { value: name, selected: "" } : { value: name }, name)));
+    const choose = pick("direction, blocks and scope", names.map((name) => [name, name]), state.push, (name) => { state.push = name; });
     const slide = make("input", { type: "range", min: 0, max: own.length - 1, step: 1, value: state.strength,
       "aria-label": "strength", oninput: (e) => { state.strength = Number(e.target.value); draw(); } });
     const figures = [["refused fluently, without the fact", p.refused], ["probability of the right answer", p.forget_prob],
       ["answers that hold the fact", p.reentry]];
     return make("div", {}, make("div", { class: "ex-controls" }, choose, " strength ", slide, make("b", {}, String(p.strength))),
-      make("table", { class: "ex-shares" }, make("tbody", {}, ...figures.map(([name, value]) => make("tr", {},
-        make("th", { scope: "row" }, name), make("td", {}, percent(value)),
-        make("td", { class: "ex-bar-cell" }, make("span", { class: "ex-bar", style: `width:${value * 100}%;background:#d55e00` })))))));
+      bars(figures, "#d55e00"));
   };
   const blocks = () => {
     const layers = [...new Set(model().blocks.map((b) => b.layer))].sort((a, b) => a - b);
@@ -189,6 +233,7 @@
       make("div", { class: "ex-controls" }, "threshold ", slide, make("b", {}, state.threshold.toFixed(2)), ...marks),
       make("div", { class: "ex-row" }, strips(), roc(), shares()),
       make("h3", {}, "What they answer"), answers(),
+      ...(Object.keys(model().doses ?? {}).length ? [make("h3", {}, "How hard they are pushed"), doses()] : []),
       make("h3", {}, "What is added, tried on the dev people"), pushes(),
       make("h3", {}, "Where one looks: AUC by block and solver, single blocks"), blocks());
     renew(root, fresh);

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from PIL.Image import Image
 
 from eraser_lib.bench.records import Question
+from eraser_lib.experiments.rows import path
 from eraser_lib.experiments.study import Study
 
 SHOWN = {"test": 96, "retain": 48, "celebrity": 36, "stranger": 36}
@@ -31,11 +32,13 @@ def explorer_data(
 
     Returns:
         `models`: per model `groups` (gate values by subset), `thresholds` (by alpha), `pushes` (what was tried on the
-        dev people), `blocks` (AUC by block and solver) and `answers` (question id -> gate value, and the answers of
-        vanilla, the corrected form and retain-only). `questions`: id -> subset, kind, text, right answer and place in
-        `images`, which are JPEG in base64.
+        dev people), `blocks` (AUC by block and solver), `answers` (question id -> gate value, and the answers of
+        vanilla, the corrected form and retain-only) and `doses` (method -> one entry per strength that 17_dose asked:
+        shares and probabilities about the forgotten and the retained, and question id -> answer). `questions`: id ->
+        subset, kind, text, right answer and place in `images`, which are JPEG in base64.
     """
-    questions, images = _sample(sets)
+    asked = set().union(*(_dosed(study)["id"] for study in studies))
+    questions, images = _sample(sets, asked)
     return {
         "models": {
             study.model: _model(study, logs[logs["model"] == study.model], list(questions)) for study in studies
@@ -45,14 +48,17 @@ def explorer_data(
     }
 
 
-def _sample(sets: Mapping[str, Sequence[Question]]) -> tuple[dict[str, list[Any]], list[str]]:
+def _sample(sets: Mapping[str, Sequence[Question]], first: Collection[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Questions of every subset, those `first` that were asked at several strengths."""
     questions: dict[str, list[Any]] = {}
     images: list[str] = []
     for subset, count in SHOWN.items():
         for modality in ("vqa", "qa"):
             rows = [q for q in sets[subset] if q.task == "generation" and q.modality == modality]
-            step = max(1, len(rows) // (count // 2))
-            for question in rows[::step][: count // 2]:
+            chosen = [q for q in rows if q.id in first][: count // 2]
+            others, left = [q for q in rows if q.id not in first], count // 2 - len(chosen)
+            step = max(1, len(others) // max(1, left))
+            for question in (*chosen, *others[::step][:left]):
                 place = None
                 for image in question.prompt.images:
                     place = len(images)
@@ -91,7 +97,35 @@ def _model(study: Study, logs: pd.DataFrame, ids: Sequence[str]) -> dict[str, An
             key: [round(float(values[key]), 3), *(said[method].get(key) for method in said)]
             for key in ids if key in values.index
         },
+        "doses": _doses(_dosed(study), ids),
     }  # fmt: skip
+
+
+def _dosed(study: Study) -> pd.DataFrame:
+    """Answers at several strengths; no rows where 17_dose did not run."""
+    file = path(study, "dose_strength")
+    if file.is_file():
+        return pd.read_parquet(file)
+    return pd.DataFrame(columns=["id", "method", "strength"])
+
+
+def _doses(rows: pd.DataFrame, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for method, strength in (
+        rows[["method", "strength"]].drop_duplicates().sort_values("strength").itertuples(index=False)
+    ):
+        own = rows[(rows["method"] == method) & (rows["strength"] == strength)]
+        gone, kept = own[own["set"] == "test"], own[own["set"] == "retain"]
+        said = own[own["id"].isin(ids)]
+        shares = {
+            "refused": gone["refused"], "facts": gone.loc[gone["task"] == "generation", "recalled"],
+            "gone": gone["answer_prob"], "kept": kept["answer_prob"], "kept_refused": kept["refused"],
+        }  # fmt: skip
+        found.setdefault(method, []).append({
+            "strength": strength, "said": dict(zip(said["id"], said["output"], strict=True)),
+            **{name: _short(float(values.astype(float).mean())) for name, values in shares.items()},
+        })  # fmt: skip
+    return found
 
 
 def _short(value: Any) -> Any:

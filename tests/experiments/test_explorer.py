@@ -12,6 +12,7 @@ from PIL import Image
 
 from eraser_lib.bench.records import Question
 from eraser_lib.bench.world import World
+from eraser_lib.experiments import rows
 from eraser_lib.experiments import sets as roles
 from eraser_lib.experiments.explorer import LIMIT, SHOWN, explorer_data
 from eraser_lib.experiments.study import Study
@@ -33,12 +34,23 @@ def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -
          "output": f"{method} says {number}"}
         for method in ("vanilla", "mllmeraser") for number, q in enumerate(questions)
     ])  # fmt: skip
+    last = [q for q in sets["test"] if q.task == "generation" and q.modality == "vqa"][-1]
+    dose = {"id": last.id, "set": "test", "task": "generation", "method": "constant", "refused": 0.0, "recalled": 1.0}
+    rows.keep(study, "dose_strength", pd.DataFrame([
+        dose | {"strength": 0.5, "answer_prob": 0.25, "output": "half"},
+        dose | {"strength": 0.0, "answer_prob": 0.75, "output": "none"},
+        dose | {"strength": 0.0, "answer_prob": 0.5, "output": "kept", "id": "elsewhere", "set": "retain"},
+    ]))  # fmt: skip
     data = explorer_data([study], logs, sets)
     text = json.dumps(data)
     assert len(text) < LIMIT
     shipped = root() / "results" / "tiny" / "figures" / "all" / "explorer.json"
     assert shipped.stat().st_size < LIMIT
     own = data["models"]["qwen"]
+    weak, strong = own["doses"]["constant"]
+    assert last.id in data["questions"], "what was asked at several strengths comes first"
+    assert (weak["strength"], weak["said"], weak["gone"], weak["kept"]) == (0.0, {last.id: "none"}, 0.75, 0.5)
+    assert (strong["strength"], strong["said"], strong["gone"], strong["facts"]) == (0.5, {last.id: "half"}, 0.25, 1.0)
     assert set(own["answers"]) == set(data["questions"])
     by_id = {q.id: (number, q) for number, q in enumerate(questions)}
     for key, (value, vanilla, steered, retrained) in own["answers"].items():
