@@ -95,6 +95,6 @@ def judging(model: Any, detector: Callable[[Tensor], Any], layers: Sequence[int]
 
 
 def answering(study: Study, method: str) -> dict[str, float]:
-    """`answer_ratio` of a method by `passes` in a batch of 32, with its quartiles; empty where it was not timed."""
-    rows = [row for row in note(study, NOTE).get("passes", []) if (row["method"], row["batch"]) == (method, 32)]
+    """`answer_ratio` of a method by `passes` to one prompt, with its quartiles; empty where it was not timed."""
+    rows = [row for row in note(study, NOTE).get("passes", []) if (row["method"], row["batch"]) == (method, 1)]
     return {name: value for row in rows for name, value in row.items() if name.startswith("answer_ratio")}
