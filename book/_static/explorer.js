@@ -153,11 +153,9 @@
 
   // --- strength ---------------------------------------------------------------------------------------------------
   const doses = () => {
+    if (!model().doses[state.form]) state.form = Object.keys(model().doses)[0];
     const levels_ = model().doses[state.form], last = levels_.length - 1;
-    if (state.dose === null) {
-      // where it begins: at the strength that was chosen for the form, the middle of what was asked
-      state.dose = Math.round((2 * last) / 3);
-    }
+    if (state.dose === null) state.dose = Math.max(0, levels_.findIndex((one) => one.times === 1)); // as it was chosen
     state.dose = Math.min(state.dose, last);
     const level = levels_[state.dose], before = levels_[0];
     const [shown, where] = leafed(picturesFirst(Object.keys(level.said).filter((id) => data.questions[id][0] === state.dosed)), state.turn);
@@ -173,7 +171,7 @@
     const turn = (step) => () => { state.turn += step; draw(); };
     return make("div", {}, make("div", { class: "ex-controls" },
       pick("form", Object.keys(model().doses).map((name) => [name, FORMS[name] ?? name]), state.form, (name) => { state.form = name; state.dose = null; }),
-      " strength ", slide, make("b", {}, String(level.strength))),
+      " strength ", slide, make("b", {}, `${level.strength}${level.times === 1 ? " (as chosen)" : ""}`)),
       bars([["forgotten people: refused", level.refused], ["… answers that hold the fact", level.facts],
         ["… probability of the right answer", level.gone], ["others: probability of the right answer", level.kept],
         ["… refused", level.kept_refused]], "#d55e00"),

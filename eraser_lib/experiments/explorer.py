@@ -115,6 +115,7 @@ def _doses(rows: pd.DataFrame, ids: Sequence[str]) -> dict[str, list[dict[str, A
         rows[["method", "strength"]].drop_duplicates().sort_values("strength").itertuples(index=False)
     ):
         own = rows[(rows["method"] == method) & (rows["strength"] == strength)]
+        times = float(own["times"].iloc[0])  # of the strength that was chosen
         gone, kept = own[own["set"] == "test"], own[own["set"] == "retain"]
         said = own[own["id"].isin(ids)]
         shares = {
@@ -122,7 +123,7 @@ def _doses(rows: pd.DataFrame, ids: Sequence[str]) -> dict[str, list[dict[str, A
             "gone": gone["answer_prob"], "kept": kept["answer_prob"], "kept_refused": kept["refused"],
         }  # fmt: skip
         found.setdefault(method, []).append({
-            "strength": strength, "said": dict(zip(said["id"], said["output"], strict=True)),
+            "strength": strength, "times": times, "said": dict(zip(said["id"], said["output"], strict=True)),
             **{name: _short(float(values.astype(float).mean())) for name, values in shares.items()},
         })  # fmt: skip
     return found

@@ -44,9 +44,10 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     `overheads.passes`; `undo`, and `undo_seconds` where `undone`, of `timing.undo_seconds`, has them. Missing where
     nothing was measured.
 
-    Reading, fits, steps, looks and answers are those of `pace`, of one run; where 27_pace did not run, or not at this
-    share, reading at the time of a prompt in the batch of 32 that 06_erase measured, and seconds of the jobs that
-    fitted, searched and trained.
+    Reading, fits, steps, looks and answers are those of `pace` and `overheads`, of one run at 5 %. Where 27_pace did
+    not run, seconds of the jobs that fitted, searched and trained, and reading at the time of a prompt in the batch of
+    32 that 06_erase measured. At larger shares likewise, but for trainings, whose steps are counted at the pace of 5 %:
+    so there seconds of different machines may stand side by side.
     """
     rows = [
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})

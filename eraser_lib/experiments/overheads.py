@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -16,7 +15,7 @@ from eraser_lib import Eraser
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.contest import LATER, STEERED, note
-from eraser_lib.experiments.pace import NOTE, fits_of, turned
+from eraser_lib.experiments.pace import NOTE, clock, fits_of, turned
 from eraser_lib.experiments.sets import test_sets
 from eraser_lib.experiments.study import Study
 from eraser_lib.hooks import capture
@@ -32,10 +31,12 @@ def passes(
     study: Study, rows: Mapping[str, Sequence[Question]], read: Mapping[str, Activations], *, rounds: int = ROUNDS
 ) -> pd.DataFrame:
     """A prefill, and an answer of `TOKENS` tokens, with each method that stands beside the model, ratio to the model
-    alone in the same round; by prompts about retained people, at which gates and detector mostly stay closed.
+    alone in the same round; by one question about a retained person's picture, and by 32 about such people, at which
+    gates and detector mostly stay closed.
 
     A method that changes weights leaves passes as they are. Columns: `method, batch`; `prefill_ratio` and
-    `answer_ratio`, medians over rounds in changing order, with the quartiles as `_low` and `_high`. `rows, read`: of
+    `answer_ratio`, medians over rounds, each of which begins with
+    another method, with the quartiles as `_low` and `_high`. `rows, read`: of
     `pace.read`.
     """
     model: Any = study.vanilla.model
@@ -51,9 +52,9 @@ def passes(
             for method, context in turned(beside, number, rounds):
                 for name, call in calls.items():
                     with torch.no_grad(), context():
-                        began = time.perf_counter()
+                        began = clock(study)
                         call()
-                        found.append((method, batch, number, name, time.perf_counter() - began))
+                        found.append((method, batch, number, name, clock(study) - began))
     times = pd.DataFrame(found, columns=["method", "batch", "round", "name", "seconds"]).query("round >= 0")
     alone = times[times["method"] == ""].drop(columns="method")
     both = times[times["method"] != ""].merge(alone, on=["batch", "round", "name"], suffixes=("", "_alone"))

@@ -3,12 +3,12 @@
 Rules (design note ``protocol.md``, section 7). Only figures that were *rerun* count; one whose log was taken from
 the reference is marked so.
 
-- Evaluation: at least 98 % of the answers of the log are equal, and the figure differs by at most 1 point, or by what
-  one of its questions weighs where those are fewer than a hundred: on another kind of processor last digits are others,
-  and an answer that hung by them may turn. Figures that are no fractions (mean log-probabilities) may differ by 1 % of
-  the reference where that is more.
+- Evaluation: at least 98 % of the answers of the log are equal, and the figure differs by at most 1 point; a mean over
+  what was answered (`ANSWERED`) by at most one answer: on another kind of processor last digits are others, and an
+  answer that hung by them may turn. Figures that are no fractions (mean log-probabilities) may differ by 1 % of the
+  reference where that is more.
 - Methods that train weights during the run: the figure lies within the committed seeds' range, widened by half
-  (a quarter of its width on either side), or within that much of it where the range is narrower.
+  (a quarter of its width on either side), or within 1 point of it where the range is narrower.
 - Both: the same questions were counted.
 - Models that were trained anew are other models: weights may differ from machine to machine, and what they must meet is
   the memorisation gate of 02_models. Figures of jobs that read other weights than the reference's are shown and do not
@@ -33,6 +33,13 @@ IDENTITY = ("model", "split", "method", "subset", "modality", "task", "metric")
 KEYS = (*IDENTITY, "seed")
 EQUAL_ANSWERS = 0.98
 POINT = 0.01
+ANSWERED = (
+    "accuracy", "forced_accuracy", "fact_recall", "rouge_l", "bleu", "wrong_share",
+    "refusal_rate", "fluent_refusal_rate", "gibberish_rate", "opened_rate",
+)  # fmt: skip
+"""Means over answers, which count from 0 to 1 each."""
+FEW = 30
+"""Questions below which one answer would weigh too much to be granted."""
 OTHER_WEIGHTS = "other weights"
 _EPSILON = 1e-6  # figures are written with six digits
 
@@ -90,7 +97,8 @@ def compare(
         figure |= {"run": pair["value_run"], "reference": pair["value_reference"], "source": source}
         is_trained = pair["method"] in trained
         seeds_range = spread.get(tuple(pair[k] for k in IDENTITY))
-        low, high = _allowed(pair["value_reference"], pair["n_reference"], seeds_range, trained=is_trained)
+        turned = 1 / pair["n_reference"] if pair["metric"] in ANSWERED and pair["n_reference"] >= FEW else 0.0
+        low, high = _allowed(pair["value_reference"], seeds_range, trained=is_trained, turned=turned)
         why = _why(pair, low, high, [name for name in used if name in bad_logs])
         counts = source == "rerun" and pair["_merge"] != "right_only"
         if pair["_merge"] == "right_only":
@@ -101,13 +109,12 @@ def compare(
 
 
 def _allowed(
-    value: float, questions: float, spread: tuple[float, float] | None, *, trained: bool
+    value: float, spread: tuple[float, float] | None, *, trained: bool, turned: float = 0.0
 ) -> tuple[float, float]:
-    """The interval in which a figure of so many questions counts as reproduced."""
-    one = 1 / questions if questions >= 1 else 0.0  # missing where the reference lacks the figure
-    point = max(POINT * max(1.0, abs(value)), one)
+    """The interval in which a figure counts as reproduced. `turned`: what one answer weighs, where one may turn."""
+    point = POINT * max(1.0, abs(value))
     if not trained or spread is None or math.isnan(spread[0]):
-        return value - point, value + point
+        return value - max(point, turned), value + max(point, turned)
     low, high = spread
     margin = max(0.25 * (high - low), point)
     return low - margin, high + margin

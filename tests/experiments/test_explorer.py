@@ -36,10 +36,11 @@ def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -
     ])  # fmt: skip
     last = [q for q in sets["test"] if q.task == "generation" and q.modality == "vqa"][-1]
     dose = {"id": last.id, "set": "test", "task": "generation", "method": "constant", "refused": 0.0, "recalled": 1.0}
+    none = dose | {"strength": 0.0, "times": 0.0}
     rows.keep(study, "dose_strength", pd.DataFrame([
-        dose | {"strength": 0.5, "answer_prob": 0.25, "output": "half"},
-        dose | {"strength": 0.0, "answer_prob": 0.75, "output": "none"},
-        dose | {"strength": 0.0, "answer_prob": 0.5, "output": "kept", "id": "elsewhere", "set": "retain"},
+        dose | {"strength": 0.5, "times": 1.0, "answer_prob": 0.25, "output": "half"},
+        none | {"answer_prob": 0.75, "output": "none"},
+        none | {"answer_prob": 0.5, "output": "kept", "id": "elsewhere", "set": "retain"},
     ]))  # fmt: skip
     data = explorer_data([study], logs, sets)
     text = json.dumps(data)
@@ -51,6 +52,7 @@ def test_it_says_what_the_logs_say(world: World, folder: Path, tmp_path: Path) -
     assert last.id in data["questions"], "what was asked at several strengths comes first"
     assert (weak["strength"], weak["said"], weak["gone"], weak["kept"]) == (0.0, {last.id: "none"}, 0.75, 0.5)
     assert (strong["strength"], strong["said"], strong["gone"], strong["facts"]) == (0.5, {last.id: "half"}, 0.25, 1.0)
+    assert (weak["times"], strong["times"]) == (0, 1), "of what was chosen"
     assert set(own["answers"]) == set(data["questions"])
     by_id = {q.id: (number, q) for number, q in enumerate(questions)}
     for key, (value, vanilla, steered, retrained) in own["answers"].items():

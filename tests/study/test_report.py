@@ -50,9 +50,19 @@ def test_an_evaluation_figure_may_differ_by_one_point(tmp_path: Path, mine: floa
     assert found.reproduced is good
 
 
-@pytest.mark.parametrize(("turned", "good"), [(0, True), (1, True), (2, False)])
-def test_where_questions_are_few_one_answer_may_turn(tmp_path: Path, turned: int, good: bool) -> None:
-    found = compare(tmp_path, [{"value": round(turned / 60, 6), "n": 60}], [{"value": 0.0, "n": 60}])
+@pytest.mark.parametrize(
+    ("metric", "turned", "n", "good"),
+    [
+        ("gibberish_rate", 0, 60, True),
+        ("gibberish_rate", 1, 60, True),
+        ("gibberish_rate", 2, 60, False),
+        ("gibberish_rate", 1, 12, False),  # too much for one
+        ("answer_prob", 1, 60, False),  # no answer, so none can turn
+    ],
+)
+def test_one_answer_may_turn(tmp_path: Path, metric: str, turned: int, n: int, good: bool) -> None:
+    same = {"metric": metric, "n": n}
+    found = compare(tmp_path, [same | {"value": round(turned / n, 6)}], [same | {"value": 0.0}])
     assert found.reproduced is good
 
 
