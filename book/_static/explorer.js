@@ -123,9 +123,12 @@
     const pages = Math.max(1, Math.ceil(ids.length / PER_PAGE)), page = ((at % pages) + pages) % pages;
     return [ids.slice(page * PER_PAGE, (page + 1) * PER_PAGE), `${page + 1} of ${pages}`];
   };
-  const bars = (rows, colour) => make("table", { class: "ex-shares" }, make("tbody", {}, ...rows.map(([name, value]) => make("tr", {},
-    make("th", { scope: "row" }, name), make("td", {}, percent(value)),
-    make("td", { class: "ex-bar-cell" }, make("span", { class: "ex-bar", style: `width:${value * 100}%;background:${colour}` }))))));
+  const turning = (where, turn) => [make("button", { type: "button", onclick: () => { turn(-1); draw(); } }, "‹ back"),
+    make("button", { type: "button", onclick: () => { turn(1); draw(); } }, "more ›"), make("span", { class: "ex-small" }, where)];
+  const bars = (rows, colour, width = (value) => value) => make("table", { class: "ex-shares" }, make("tbody", {},
+    ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, percent(value)),
+      make("td", { class: "ex-bar-cell" },
+        make("span", { class: "ex-bar", style: `width:${width(value) * 100}%;background:${colour}` }))))));
   const pick = (label_, names, current, set) => make("select", { "aria-label": label_, onchange: (e) => { set(e.target.value); draw(); } },
     ...names.map(([value, text]) => make("option", value === current ? { value, selected: "" } : { value }, text)));
 
@@ -143,12 +146,10 @@
       box.append(card(id, `gate ${value.toFixed(2)} ${open ? "open" : "closed"}`, [["asked", text], ["right", right],
         ["before", before], ["now", after, open], ["never learned", retrained ?? "(no reference)"]]));
     }
-    const turn = (step) => () => { state.page += step; draw(); };
     const choose = pick("subset", ["test", "retain", "celebrity", "stranger"].map((name) => [name, label(name)]), state.subset,
       (name) => { state.subset = name; state.page = 0; });
     return make("div", {}, make("div", { class: "ex-controls" }, "People: ", choose,
-      make("button", { type: "button", onclick: turn(-1) }, "‹ back"), make("button", { type: "button", onclick: turn(1) }, "more ›"),
-      make("span", { class: "ex-small" }, where)), box);
+      ...turning(where, (step) => { state.page += step; })), box);
   };
 
   // --- strength ---------------------------------------------------------------------------------------------------
@@ -168,7 +169,6 @@
       box.append(card(id, changed ? "changed" : "as before",
         [["asked", text], ["right", right], ["at 0", before.said[id]], [`at ${level.strength}`, level.said[id], changed]]));
     }
-    const turn = (step) => () => { state.turn += step; draw(); };
     return make("div", {}, make("div", { class: "ex-controls" },
       pick("form", Object.keys(model().doses).map((name) => [name, FORMS[name] ?? name]), state.form, (name) => { state.form = name; state.dose = null; }),
       " strength ", slide, make("b", {}, `${level.strength}${level.times === 1 ? " (as chosen)" : ""}`)),
@@ -177,8 +177,7 @@
         ["… refused", level.kept_refused]], "#d55e00"),
       make("div", { class: "ex-controls" }, "People: ",
         pick("people asked at this strength", [["test", "test"], ["retain", "retain"]], state.dosed, (name) => { state.dosed = name; state.turn = 0; }),
-        make("button", { type: "button", onclick: turn(-1) }, "‹ back"), make("button", { type: "button", onclick: turn(1) }, "more ›"),
-        make("span", { class: "ex-small" }, where)), box);
+        ...turning(where, (step) => { state.turn += step; })), box);
   };
 
   // --- what was tried on the dev people ---------------------------------------------------------------------------
@@ -209,9 +208,7 @@
     const slide = make("input", { type: "range", min: 0, max: layers.length - 1, step: 1, value: state.block,
       "aria-label": "block", oninput: (e) => { state.block = Number(e.target.value); draw(); } });
     return make("div", {}, make("div", { class: "ex-controls" }, "block ", slide, make("b", {}, String(layers[state.block]))),
-      make("table", { class: "ex-shares" }, make("tbody", {}, ...own.map((b) => make("tr", {},
-        make("th", { scope: "row" }, b.solver), make("td", {}, percent(b.auc)),
-        make("td", { class: "ex-bar-cell" }, make("span", { class: "ex-bar", style: `width:${Math.max(0, 2 * b.auc - 1) * 100}%;background:#0072b2` })))))));
+      bars(own.map((b) => [b.solver, b.auc]), "#0072b2", (auc) => Math.max(0, 2 * auc - 1))); // a bar begins at chance
   };
 
   // --- the page -------------------------------------------------------------------------------------------------

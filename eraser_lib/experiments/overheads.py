@@ -35,9 +35,8 @@ def passes(
     gates and detector mostly stay closed.
 
     A method that changes weights leaves passes as they are. Columns: `method, batch`; `prefill_ratio` and
-    `answer_ratio`, medians over rounds, each of which begins with
-    another method, with the quartiles as `_low` and `_high`. `rows, read`: of
-    `pace.read`.
+    `answer_ratio`, medians over rounds, each of which begins with another method, with the quartiles as `_low` and
+    `_high`. `rows, read`: of `pace.read`.
     """
     model: Any = study.vanilla.model
     asked = test_sets(study.world, study.world_folder, study.split, size=study.sizes.test)["retain"]
