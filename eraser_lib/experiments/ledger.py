@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 from safetensors import safe_open
 
-from eraser_lib.experiments import overheads, pace
+from eraser_lib.artifact import TENSORS
+from eraser_lib.experiments import overheads, pace, searches
 from eraser_lib.experiments.contest import LATER, STEERED, note, read
-from eraser_lib.experiments.overheads import ERASER
 from eraser_lib.experiments.study import Study
 
 OLD = "load the old weights"
+ASKED = ("prompt", "prompt_oracle")
+"""Nothing is fitted for them: the model is asked in another way."""
 UNDO = {
     "prompt": "drop the instruction", "prompt_oracle": "drop the instruction",
     "detector": "remove the detector", "constant": "detach", "leace": "detach", "mllmeraser_published": "detach",
@@ -37,27 +39,52 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on,
     and what sets its threshold; others pass within their fit); `fit_seconds` (of one fit on one core, the mean, with
     the least and the most as `_low` and `_high` where there are several); `search_seconds` (of choosing its settings on
-    the dev people: of trainings their steps and looks, of others the jobs that do it); `trained_parameters`;
-    `peak_memory_bytes` (of the process that fits and evaluates it, with vanilla and, for trained methods, its copy and
-    the optimiser); `stored_bytes` (what a deployment adds to the vanilla model: for a trained method its changed
-    weights in half precision, for retain-only the whole model that stands in vanilla's place); `answer_ratio` of
-    `overheads.passes`; `undo`, and `undo_seconds` where `undone`, of `timing.undo_seconds`, has them. Missing where
-    nothing was measured.
+    the dev people: of trainings their steps and looks, of others once more what `searches.PARTS` names);
+    `trained_parameters`; `peak_memory_bytes` (of the process that fits it, with vanilla and the rows and activations
+    that it needs, for trained methods with their copy and the optimiser; where a direction is added the larger of that
+    and of making directions; for prompting of the model that answers); `stored_bytes` (what a deployment adds to the
+    vanilla model: for a trained method its changed weights in half precision, for retain-only the whole model that
+    stands in vanilla's place); `answer_ratio` of `overheads.passes`; `undo`, and `undo_seconds` of
+    `timing.undo_seconds`: as 27_pace noted them, else those of `undone`. Missing where nothing was measured.
 
-    Reading, fits, steps, looks and answers are those of `pace` and `overheads`, of one run at 5 %. Where 27_pace did
-    not run, seconds of the jobs that fitted, searched and trained, and reading at the time of a prompt in the batch of
-    32 that 06_erase measured. At larger shares likewise, but for trainings, whose steps are counted at the pace of 5 %:
-    so there seconds of different machines may stand side by side.
+    All but bytes, parameters and what retraining took is of `pace`, `searches` and `overheads`, of one run at 5 %.
+    Where 27_pace did not run: seconds and memory of the jobs that fitted, searched and trained, and reading at the time
+    of a prompt in the batch of 32 that 06_erase measured. At larger shares likewise, but for trainings, whose steps are
+    counted at the pace of 5 %: so there seconds of different machines may stand side by side.
     """
     rows = [
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
+    undone = note(study, pace.NOTE).get("undone", undone or {})
     for row in rows:
         row["reading_seconds"] = _reading(study, row["method"])
-        row |= _spread(pace.fits(study, row["method"])) | overheads.answering(study, row["method"])
-        row["undo_seconds"] = (undone or {}).get(WEIGHTS if row["undo"] == OLD else row["method"])
+        row |= _paced(study, row["method"])
+        row["undo_seconds"] = undone.get(WEIGHTS if row["undo"] == OLD else row["method"])
     return pd.DataFrame(rows).sort_values("stored_bytes", kind="stable", ignore_index=True)
+
+
+def _paced(study: Study, method: str) -> dict[str, Any]:
+    """What 27_pace found of a method: fit, search, memory and answers, as far as it did."""
+    search, memory = searches.seconds(study, method), _watched(study, method)
+    found = _spread(pace.fits(study, method)["seconds"]) | overheads.answering(study, method)
+    found |= {} if search is None else {"search_seconds": search}
+    return found | ({} if memory is None else {"peak_memory_bytes": memory})
+
+
+def _watched(study: Study, method: str) -> int | None:
+    """Largest memory of the process while a method is fitted, in bytes, as 27_pace saw it; see `ledger`."""
+    noted, seen = note(study, pace.NOTE), [*pace.fits(study, method)["peak_memory_bytes"]]
+    if noted and (trained := pace.rounds(study, method)).size:
+        seen += [*trained.get("peak_memory_bytes", [])]
+    if method in ASKED:
+        seen.append(noted.get("answering_bytes"))
+    if method in READ:
+        seen.append(noted.get("reading", {}).get("peak_memory_bytes"))
+    if method in (*STEERED, *LATER):
+        seen.append(searches.direction_memory(study))
+    known = [int(one) for one in seen if one is not None and not pd.isna(one)]
+    return max(known, default=None)
 
 
 def _spread(seconds: pd.Series) -> dict[str, float]:
@@ -93,7 +120,7 @@ def _peak(study: Study, method: str) -> int | None:
     """Largest memory of the job that fits a method, from its manifest."""
     closed = dict.fromkeys(("detector", "leace", "manu"), "09_closed")
     steered = dict.fromkeys(STEERED, "06_erase") | dict.fromkeys(LATER, "18_quadratic")
-    asked = dict.fromkeys(("prompt", "prompt_oracle"), "06_baselines")
+    asked = dict.fromkeys(ASKED, "06_baselines")
     job = f"{study.model}-{study.split}-{(closed | steered | asked).get(method, f'08_{method}')}"
     found: int | None = read(study.out / "manifests" / f"{job}.json").get("peak_memory_bytes")
     return found
@@ -136,17 +163,17 @@ def _costs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     noted = {"mllmeraser": note(study, "cost").get("gate_fit", {}).get("seconds"), "constant": 0.0}
     if retrained := _retrained(study):
         yield "retain_only", retrained
-    for method in ("prompt", "prompt_oracle"):
+    for method in ASKED:
         if study.log_path(method).exists():
             yield method, {"fit_seconds": 0.0, "stored_bytes": 0, "trained_parameters": 0}
     for method in STEERED:
-        file = study.artifact(method) / ERASER
+        file = study.artifact(method) / TENSORS
         if file.exists():
             stored = file.stat().st_size
             yield method, {"fit_seconds": noted.get(method), "stored_bytes": stored, "trained_parameters": 0}
     for method in LATER:
         if costs := note(study, "quadratic_erased"):
-            stored = (study.artifact(method) / ERASER).stat().st_size
+            stored = (study.artifact(method) / TENSORS).stat().st_size
             yield method, {"fit_seconds": costs["seconds"], "stored_bytes": stored, "trained_parameters": 0}
     for path in sorted(study.figure("x").parent.glob(f"cost_*-{study.split}.json")):
         method = path.stem.removeprefix("cost_").removesuffix(f"-{study.split}")

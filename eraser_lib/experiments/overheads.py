@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eraser_lib import Eraser
+from eraser_lib.artifact import TENSORS
 from eraser_lib.bench.records import Question
 from eraser_lib.experiments.activations import Activations, join
 from eraser_lib.experiments.contest import LATER, STEERED, note
@@ -24,7 +25,6 @@ from eraser_lib.sites import HookSite
 ROUNDS = 21
 TOKENS = 16
 """Length of the answers that are timed."""
-ERASER = "eraser.safetensors"
 
 
 def passes(
@@ -70,13 +70,13 @@ def _beside(
     model = study.vanilla.model
     found: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
     for method in (*STEERED, *LATER):
-        if (study.artifact(method) / ERASER).exists():
+        if (study.artifact(method) / TENSORS).exists():
             found[method] = partial(Eraser.from_pretrained(study.artifact(method), model=model).attach, model)
     if closed := note(study, "closed"):
-        fits, layers = fits_of(study, rows, read), closed["choice"]["detector"]["layers"]
-        found["leace"] = partial(fits["leace"]().attach, model)
+        fits, layers = fits_of(study), closed["choice"]["detector"]["layers"]
+        found["leace"] = partial(fits["leace"](rows, read).attach, model)
         if layers:  # input embeddings would need a pass of their own
-            found["detector"] = partial(judging, model, fits["detector"](), layers)
+            found["detector"] = partial(judging, model, fits["detector"](rows, read), layers)
     return found
 
 

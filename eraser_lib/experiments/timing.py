@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from eraser_lib import Eraser
-from eraser_lib.experiments import closed, pace
+from eraser_lib.artifact import TENSORS
+from eraser_lib.experiments import pace
 from eraser_lib.experiments.contest import LATER, STEERED
-from eraser_lib.experiments.ledger import ERASER, WEIGHTS
+from eraser_lib.experiments.ledger import WEIGHTS
 from eraser_lib.experiments.sets import fit_sets
 from eraser_lib.experiments.store import load_activations
 from eraser_lib.experiments.study import Study
@@ -28,7 +29,7 @@ def undo_seconds(study: Study) -> dict[str, float]:
     model = study.load().model
     seconds = {WEIGHTS: time.perf_counter() - began, **dict.fromkeys(BESIDE, 0.0)}
     for method in (*STEERED, *LATER):
-        if (study.artifact(method) / ERASER).exists():
+        if (study.artifact(method) / TENSORS).exists():
             seconds[method] = _detaching(Eraser.from_pretrained(study.artifact(method), model=model).attach(model))
     if study.figure("closed").with_suffix(".json").exists() and _activations(study).exists():
         seconds["leace"] = _detaching(_scrubber(study).attach(model))
@@ -47,8 +48,7 @@ def _detaching(attached: AbstractContextManager[Any]) -> float:
 
 def _scrubber(study: Study) -> Any:
     """The maps that 09_closed chose, fitted as there."""
-    fit = load_activations(_activations(study))["fit"]
-    leace = pace.scrubber(study, len(fit["forget"]))
+    read = load_activations(_activations(study))["fit"]
     forget = study.world.roles(study.split)["forget"]
-    rows = fit_sets(study.world, study.split, forget=forget, per_person=study.sizes.per_person)["forget"]
-    return leace.fit(fit["forget"], fit["retain"], closed.names(rows, leace.label))
+    rows = fit_sets(study.world, study.split, forget=forget, per_person=study.sizes.per_person)
+    return pace.scrubbed(study, rows, read)

@@ -164,6 +164,39 @@ def test_fits_and_searches_cost_what_one_run_took(study: Study) -> None:
     assert search == pytest.approx((3 * 2 + 97 * 1 + 40 + 3 * 2 + 97 * 3 + 40) / 2)
 
 
+def test_searches_and_memory_are_those_of_the_run_that_timed_the_fits(study: Study) -> None:
+    (study.out / "manifests").mkdir()
+    (study.out / "manifests" / "llava-5-08_npo.json").write_text('{"peak_memory_bytes": 123}')
+    (study.out / "manifests" / "llava-5-06_erase.json").write_text('{"peak_memory_bytes": 456}')
+    parts = {"direction": 1.0, "practice": 2.0, "decision": 4.0, "leace": 8.0}
+    noted = {
+        "searches": [{"part": part, "seconds": took, "peak_memory_bytes": 900} for part, took in parts.items()],
+        "fits": [{"method": "mllmeraser", "seconds": 1.0, "peak_memory_bytes": 700},
+                 {"method": "manu", "seconds": 1.0, "peak_memory_bytes": 650},
+                 {"method": "leace", "seconds": 1.0, "peak_memory_bytes": 700}],
+        "reading": {"seconds": 1.0, "calibration_seconds": 1.0, "peak_memory_bytes": 800},
+        "undone": {"weights": 3.0, "leace": 0.5},
+    }  # fmt: skip
+    study.note("pace", noted)
+    rows = ledger(study, {"weights": 2.0}).set_index("method")
+    assert rows.loc["leace", ["search_seconds", "peak_memory_bytes"]].tolist() == [10, 800], "reading took more"
+    assert rows.loc["mllmeraser", "peak_memory_bytes"] == 900, "as its directions did"
+    assert pd.isna(rows.loc["mllmeraser", "search_seconds"]), "what it pushes was not timed: a part is no price"
+    assert rows.loc["manu", ["search_seconds", "peak_memory_bytes"]].tolist() == [6, 650], "its own part as it noted it"
+    assert rows.loc["npo", "peak_memory_bytes"] == 123, "of its job, where it was not watched"
+    assert rows.loc["npo", "undo_seconds"] == 3 and rows.loc["leace", "undo_seconds"] == 0.5
+    noted["searches"].append({"part": "push", "seconds": 16.0, "peak_memory_bytes": 900})
+    noted["rows"] = [{"method": "npo", "first_seconds": 1.0, "step_seconds": 1.0, "look_seconds": 1.0,
+                      "peak_memory_bytes": size} for size in (1000, 1100)]  # fmt: skip
+    study.note("pace", noted | {"answering_bytes": 600})
+    study.note("cost_npo-5", {"rows": [{"seconds": 500.0, "steps": 11, "trained_parameters": 9}]})
+    study.log_path("prompt").parent.mkdir(parents=True)
+    study.log_path("prompt").touch()
+    rows = ledger(study).set_index("method")
+    assert rows.loc["mllmeraser", "search_seconds"] == 23
+    assert rows["peak_memory_bytes"][["npo", "prompt"]].tolist() == [1100, 600]
+
+
 def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tmp_path: Path) -> None:
     study = replace(study, checkpoints=tmp_path / "models")
     assert "retain_only" not in set(ledger(study)["method"]), "made elsewhere"

@@ -59,6 +59,7 @@ def test_steps_and_a_look_are_timed_and_the_model_is_as_before(
     (row,) = pace.timed(dev, rounds=1, steps=2).to_dict("records")
     assert 1 <= row["steps"] <= 2, "no more than asked for, though the choice takes three"
     assert min(row["first_seconds"], row["step_seconds"], row["look_seconds"]) > 0
+    assert row["peak_memory_bytes"] > 2 * sum(value.nbytes for value in before.values()), "the model and its copy"
     assert len(asked) == 1 and asked[0] is not here.vanilla, "what the steps have left is looked at"
     assert all(value.equal(before[name]) for name, value in here.vanilla.model.state_dict().items())
 
@@ -104,7 +105,8 @@ def test_what_was_chosen_is_fitted_and_attached_in_rounds(study: Study, tmp_path
     assert (table["seconds"] > 0).all()
     assert table["round"].tolist() == [0] * 6 + [1] * 6
     here.note(pace.NOTE, {"fits": table.to_dict("records")})
-    assert pace.fits(here, "manu").tolist() == table.loc[table["method"] == "manu", "seconds"].tolist()
+    assert pace.fits(here, "manu")["seconds"].tolist() == table.loc[table["method"] == "manu", "seconds"].tolist()
+    assert (pace.fits(here, "leace")["peak_memory_bytes"] > 10**7).all() and reading["peak_memory_bytes"] > 10**7
     assert pace.fits(here, "npo").empty and pace.fits(replace(here, split=10), "manu").empty
 
     here.note("closed", {"choice": choice | {"detector": {"layers": [0, 1], "rule": "Gaussian"}}})
