@@ -10,7 +10,7 @@ import pandas as pd
 
 from eraser_lib.direction import Direction
 from eraser_lib.experiments import closed, curved, gates, selection
-from eraser_lib.experiments.activations import join
+from eraser_lib.experiments.activations import join, of_questions
 from eraser_lib.experiments.candidates import STRENGTHS_CONSTANT, STRENGTHS_PUBLISHED, pushes, thin
 from eraser_lib.experiments.contest import note
 from eraser_lib.experiments.dev import DevRows
@@ -18,7 +18,7 @@ from eraser_lib.experiments.directions import answer_direction, direction_pairs,
 from eraser_lib.experiments.memory import peak
 from eraser_lib.experiments.methods import constant
 from eraser_lib.experiments.pace import NOTE, clock
-from eraser_lib.experiments.sets import person_rows
+from eraser_lib.experiments.sets import calibration_sets, person_rows, practice_people
 from eraser_lib.experiments.study import Study, read_choice
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -63,7 +63,7 @@ def again(rows: DevRows) -> pd.DataFrame:
         return pd.DataFrame(found, columns=["part", "tried", "seconds", "peak_memory_bytes"])
     alpha = read_choice(study)["decision"]["alpha"]
     directions = take("direction", lambda: _directions(study))
-    dev = take("practice", lambda: selection.with_activations(rows, directions))
+    dev = take("practice", lambda: _practice(rows, directions))
     blocks = len(dev.rehearsals[0].unseen)
     readings = thin(gates.candidates(blocks), study)
     take("decision", lambda: selection.choose_decision(dev, readings, alpha=alpha, strict=study.strict), table)
@@ -89,6 +89,21 @@ def again(rows: DevRows) -> pd.DataFrame:
         take("leace", lambda: closed.choose_scrubber(dev, thin(closed.scrubbers(blocks), study)), table)
         take("manu", lambda: closed.choose_pruner(dev, thin(closed.PRUNERS, study)), table)
     return pd.DataFrame(found)
+
+
+def _practice(rows: DevRows, directions: dict[str, Direction]) -> selection.Dev:
+    """`selection.open_dev` of rows that are open already, so that asking vanilla is not timed."""
+    study = rows.study
+    where = (study.world, study.world_folder, study.split)
+    roles = {
+        "fit": rows.fit,
+        "calibrate": calibration_sets(*where, size=study.sizes.calibrate, role="select"),
+        "select": {"dev": rows.forget, "kept": rows.kept},
+    }
+    read = {role: of_questions(study.vanilla, sets) for role, sets in roles.items()}
+    own = selection.Rehearsal(rows.fit, read.pop("fit"), read["select"]["dev"])
+    others = [selection.rehearse(study, group, own) for group in practice_people(study.world, study.split)]
+    return selection.Dev(**vars(rows), directions=directions, activations=read, rehearsals=[own, *others])
 
 
 def _directions(study: Study) -> dict[str, Direction]:

@@ -51,12 +51,7 @@ class Dev(DevRows):
 
 def open_dev(study: Study, directions: dict[str, Direction]) -> Dev:
     """`open_rows`, and the activations that the gates need."""
-    return with_activations(open_rows(study), directions)
-
-
-def with_activations(rows: DevRows, directions: dict[str, Direction]) -> Dev:
-    """The rows with the activations that the gates need, read from the blocks of vanilla."""
-    study = rows.study
+    rows = open_rows(study)
     where = (study.world, study.world_folder, study.split)
     roles = {
         "fit": rows.fit,

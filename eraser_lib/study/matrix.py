@@ -194,13 +194,13 @@ KINDS: tuple[Kind, ...] = (
         )
         for name, minutes in (("23_longer", 35), ("26_neighbours", 75))
     ),
-    # what was chosen, fitted in turn, so that the ledger compares seconds of one run
+    # what was chosen, searched and fitted in turn, so that the ledger compares seconds and memory of one run
     Kind(
         name="27_pace",
         over=("model",),
         needs=("02_models",),
         after=("06_select", "09_closed", "18_quadratic", *(f"08_tune_{method}" for method in TRAINED)),
-        minutes=20,
+        minutes=30,
         memory_mb=4000,
     ),
     Kind(

@@ -17,8 +17,8 @@ CHOICE = {"decision": {"solver": "ridge", "layers": [0], "alpha": 0.01}}
 
 def test_what_has_been_chosen_is_chosen_again(study: Study, tmp_path: Path, folder: Path) -> None:
     here = replace(study, out=tmp_path, sizes=MICRO_SIZES)
-    here.__dict__.update(vanilla=study.vanilla, world=study.world)
-    here.load = lambda branch="vanilla": study.vanilla  # the model that has met nobody: it is untrained
+    met_nobody = study.vanilla  # it is untrained
+    here.__dict__.update(vanilla=study.vanilla, world=study.world, load=lambda branch="vanilla": met_nobody)
     shutil.copytree(folder, here.world_folder)
     rows = open_rows(here)
     assert searches.again(rows).empty, "nothing has been searched"
