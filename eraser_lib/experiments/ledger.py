@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -33,7 +33,7 @@ WEIGHTS = "weights"
 """What is read again to undo a training, in `timing.undo_seconds`."""
 
 
-def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFrame:
+def ledger(study: Study, undo: Callable[[Study], Mapping[str, float]] | None = None) -> pd.DataFrame:
     """What each method costs, from the notes and the files of the run; one row per method.
 
     Columns: `method`; `reading_seconds` (of the forward passes that read what a gate, LEACE or a detector is fitted on,
@@ -45,7 +45,7 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
     and of making directions; for prompting of the model that answers); `stored_bytes` (what a deployment adds to the
     vanilla model: for a trained method its changed weights in half precision, for retain-only the whole model that
     stands in vanilla's place); `answer_ratio` of `overheads.passes`; `undo`, and `undo_seconds` of
-    `timing.undo_seconds`: as 27_pace noted them, else those of `undone`. Missing where nothing was measured.
+    `timing.undo_seconds`: as 27_pace noted them, else measured now by `undo`. Missing where nothing was measured.
 
     All but bytes, parameters and what retraining took is of `pace`, `searches` and `overheads`, of one run at 5 %.
     Where 27_pace did not run: seconds and memory of the jobs that fitted, searched and trained, and reading at the time
@@ -56,7 +56,7 @@ def ledger(study: Study, undone: Mapping[str, float] | None = None) -> pd.DataFr
         _row(method, **{"peak_memory_bytes": _peak(study, method), "search_seconds": _searched(study, method), **costs})
         for method, costs in _costs(study)
     ]
-    undone = note(study, pace.NOTE).get("undone", undone or {})
+    undone = note(study, pace.NOTE).get("undone") or (undo(study) if undo else {})
     for row in rows:
         row["reading_seconds"] = _reading(study, row["method"])
         row |= _paced(study, row["method"])
@@ -74,9 +74,10 @@ def _paced(study: Study, method: str) -> dict[str, Any]:
 
 def _watched(study: Study, method: str) -> int | None:
     """Largest memory of the process while a method is fitted, in bytes, as 27_pace saw it; see `ledger`."""
-    noted, seen = note(study, pace.NOTE), [*pace.fits(study, method)["peak_memory_bytes"]]
-    if noted and (trained := pace.rounds(study, method)).size:
-        seen += [*trained.get("peak_memory_bytes", [])]
+    noted = note(study, pace.NOTE)
+    if not noted:  # trainings are timed at 5 % for all shares, but watched for that one alone
+        return None
+    seen = [*pace.fits(study, method)["peak_memory_bytes"], *pace.rounds(study, method).get("peak_memory_bytes", [])]
     if method in ASKED:
         seen.append(noted.get("answering_bytes"))
     if method in READ:

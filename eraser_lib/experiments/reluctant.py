@@ -181,16 +181,24 @@ def _known(study: Study, people: Sequence[Person]) -> list[Question]:
     return stratified([row for row in retained if row.person in ids], study.sizes.select)
 
 
-def directions_of(study: Study, borrowed: Direction) -> dict[str, Direction]:
-    """Every direction of `NAMES`, found on the base of the study as notebook 03_direction finds them on vanilla."""
+Pairs = dict[str, tuple[list[Prompt], list[Prompt]]]
+"""Name of a direction -> prompts of its two sides."""
+
+
+def contrasted(study: Study) -> tuple[dict[str, Direction], Pairs]:
+    """Directions of the study's model, found as notebook 03_direction finds them on vanilla, and what they contrast."""
     people = study.world.roles(study.split)["fit"]
     pictures = people[: study.sizes.pictures]
     recall = recall_images(
         study.vanilla, pictures, epsilon=EPSILON, step=STEP, steps=study.sizes.pgd_steps, seed=study.seed
     )
-    answered = person_rows(people, "retain", "fit", rows=4)[: study.sizes.contrast]
-    found, _ = fit_directions(study.vanilla, direction_pairs(recall, answered))
-    return {**found, "unknown": unknown_direction(study), "borrowed": borrowed}
+    pairs = direction_pairs(recall, person_rows(people, "retain", "fit", rows=4)[: study.sizes.contrast])
+    return fit_directions(study.vanilla, pairs)[0], pairs
+
+
+def directions_of(study: Study, borrowed: Direction) -> dict[str, Direction]:
+    """Every direction of `NAMES`, found on the base of the study as notebook 03_direction finds them on vanilla."""
+    return {**contrasted(study)[0], "unknown": unknown_direction(study), "borrowed": borrowed}
 
 
 def pushes(

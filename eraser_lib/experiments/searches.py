@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -14,11 +15,12 @@ from eraser_lib.experiments.activations import join, of_questions
 from eraser_lib.experiments.candidates import STRENGTHS_CONSTANT, STRENGTHS_PUBLISHED, pushes, thin
 from eraser_lib.experiments.contest import note
 from eraser_lib.experiments.dev import DevRows
-from eraser_lib.experiments.directions import answer_direction, direction_pairs, fit_directions, recall_images
+from eraser_lib.experiments.directions import answer_direction
 from eraser_lib.experiments.memory import peak
 from eraser_lib.experiments.methods import constant
 from eraser_lib.experiments.pace import NOTE, clock
-from eraser_lib.experiments.sets import calibration_sets, person_rows, practice_people
+from eraser_lib.experiments.reluctant import contrasted
+from eraser_lib.experiments.sets import calibration_sets, practice_people
 from eraser_lib.experiments.study import Study, read_choice
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -32,8 +34,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """Method -> what its choice is made of. A part that several need counts for each: who wants one of them pays it. The
 quadratic gate reads where the search of the detector found that two Gaussians do best."""
-EPSILON, STEP = 0.0627, 0.0078
-"""Radius and step of PGD, in units of the pixel range: 16/255 and 2/255, as in 03_direction."""
 T = TypeVar("T")
 
 
@@ -72,13 +72,10 @@ def again(rows: DevRows) -> pd.DataFrame:
     def ungated(strength: float) -> Any:
         return constant(replace(push, strength=strength), dev.directions, dev.directions["answer"])
 
-    def published(strength: float) -> Any:
-        return selection.published_eraser(dev, strength)
-
-    for part, make, grid in (
-        ("constant", ungated, STRENGTHS_CONSTANT), ("published", published, STRENGTHS_PUBLISHED),
-    ):  # fmt: skip
-        take(part, lambda make=make, grid=grid: selection.choose_strength(dev, make, thin(grid, study)), table)  # type: ignore[misc]
+    published = partial(selection.published_eraser, dev)
+    strengths = thin(STRENGTHS_CONSTANT, study), thin(STRENGTHS_PUBLISHED, study)
+    take("constant", lambda: selection.choose_strength(dev, ungated, strengths[0]), table)
+    take("published", lambda: selection.choose_strength(dev, published, strengths[1]), table)
     if note(study, "quadratic"):
         layers = curved.chosen(study).layers
         numbers = thin(curved.counts(join(dev.rehearsals[0].unseen, layers).shape[1]), study)
@@ -107,12 +104,7 @@ def _practice(rows: DevRows, directions: dict[str, Direction]) -> selection.Dev:
 
 
 def _directions(study: Study) -> dict[str, Direction]:
-    people = study.world.roles(study.split)["fit"]
-    pictures = people[: study.sizes.pictures]
-    steps = study.sizes.pgd_steps
-    recall = recall_images(study.vanilla, pictures, epsilon=EPSILON, step=STEP, steps=steps, seed=study.seed)
-    pairs = direction_pairs(recall, person_rows(people, "retain", "fit", rows=4)[: study.sizes.contrast])
-    directions, _ = fit_directions(study.vanilla, pairs)
+    directions, pairs = contrasted(study)
     return directions | {"answer": answer_direction(study.vanilla, pairs["instruction"][1])}
 
 

@@ -142,7 +142,7 @@ def test_the_ledger_by_hand(study: Study) -> None:
     read = ledger(study).set_index("method")["reading_seconds"].dropna()
     assert read.to_dict() == dict.fromkeys(("mllmeraser", "mllmeraser_quadratic", "leace"), 3.0), "60 of 0.05 s"
     assert rows["undo_seconds"].isna().all()
-    timed = ledger(study, {"weights": 2.0, "mllmeraser": 0.1}).set_index("method")
+    timed = ledger(study, lambda _: {"weights": 2.0, "mllmeraser": 0.1}).set_index("method")
     undone = timed["undo_seconds"]
     assert undone[["npo", "manu", "mllmeraser"]].tolist() == [2.0, 2.0, 0.1] and pd.isna(undone["leace"])
 
@@ -178,7 +178,7 @@ def test_searches_and_memory_are_those_of_the_run_that_timed_the_fits(study: Stu
         "undone": {"weights": 3.0, "leace": 0.5},
     }  # fmt: skip
     study.note("pace", noted)
-    rows = ledger(study, {"weights": 2.0}).set_index("method")
+    rows = ledger(study, lambda _: {"weights": 2.0}).set_index("method")
     assert rows.loc["leace", ["search_seconds", "peak_memory_bytes"]].tolist() == [10, 800], "reading took more"
     assert rows.loc["mllmeraser", "peak_memory_bytes"] == 900, "as its directions did"
     assert pd.isna(rows.loc["mllmeraser", "search_seconds"]), "what it pushes was not timed: a part is no price"
@@ -212,7 +212,7 @@ def test_retraining_costs_its_own_stages_where_a_core_took_them(study: Study, tm
     ]
     for device, seconds in (("cpu", 25.0), ("cuda", None)):
         (folder / "training.json").write_text(json.dumps({"curve": curve, "device": device}))
-        row = ledger(study, {"weights": 2.0}).set_index("method").loc["retain_only"]
+        row = ledger(study, lambda _: {"weights": 2.0}).set_index("method").loc["retain_only"]
         assert pd.isna(row["fit_seconds"]) if seconds is None else row["fit_seconds"] == seconds
         assert row[["stored_bytes", "undo", "undo_seconds"]].tolist() == [size, "load the old weights", 2.0]
         assert row["trained_parameters"] == 17
