@@ -2,8 +2,8 @@
 
 Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-qwen
 ... and the width of 7B, two blocks of it:
-                     python -m benchmarks.cost --model llava-hf/llava-1.5-7b-hf --blocks 2 --width 128 --batch 1 \\
-                         --rounds 9 --rows 0
+                     python -m benchmarks.cost --model llava-hf/llava-1.5-7b-hf --model Qwen/Qwen2.5-VL-7B-Instruct \\
+                         --blocks 2 --width 128 --batch 1 --rounds 15 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
 Only what the published form costs to fit (gates in parallel and in turn, PGD):
@@ -157,9 +157,11 @@ def speed(
 
 
 def compare(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per method against the unsteered model, and our constant form against each library."""
+    """One row per method against the unsteered model, our constant form against each library, and our gates against
+    the dense forms."""
     pairs = [(name, "unsteered") for name in times]
     pairs += [("eraser (constant)", name) for name in rivals.ALIKE[1:] if name in times]
+    pairs += [(name, dense) for dense in rivals.DENSE for name in rivals.GATED if {name, dense} <= times.keys()]
     return [
         {**shared, "method": name, "value": float(np.median(times[name])), "reference": other,
          **_ratio(timing.ratio(times[name], times[other]))}

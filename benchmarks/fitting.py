@@ -68,7 +68,7 @@ def fit(model: Any, prompts: Callable[[int], dict[str, Tensor]], *, rows: int) -
             found.append(run_capture(model, inputs, [site])[site])
 
     run_capture(model, inputs, [site])  # what the first pass of a process makes is no part of a fit
-    took = min(timing.seconds(passes, model.device) for _ in range(2))
+    took = _least(passes, model.device, 3)
     noise = torch.randn(few + many, decoder.hidden_size, device=model.device)
     forget, retain = noise[:few], noise[few:]
     shape = f"{few} forget, {many} retain prompts"

@@ -68,8 +68,8 @@ def rivals(model: Any, count: int) -> dict[str, Attach]:
     found: dict[str, Attach] = {"unsteered": nullcontext, "unsteered (again)": nullcontext}
     found |= {name: _attach(eraser, model) for name, eraser in erasers(model, count).items()}
     weight = next(model.parameters())
-    found["dense, last token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=False)
-    found["dense, every token"] = lambda: _dense(decoder.layers, blocks, weight, per_token=True)
+    for name, per_token in zip(DENSE, (False, True), strict=True):
+        found[name] = functools.partial(_dense, decoder.layers, blocks, weight, per_token=per_token)
     found["bare hook"] = lambda: _bare(decoder.layers, blocks, vectors.to(weight))
     absent = missing()
     for name, steered in PEERS.items():
@@ -219,3 +219,8 @@ def missing() -> list[str]:
 
 ALIKE = ("eraser (constant)", "bare hook", *PEERS)
 """Methods that add the same constant vectors to every token: their logits must agree before times are compared."""
+
+DENSE = ("dense, last token", "dense, every token")
+"""The two forms with a `d x d` matrix per block."""
+GATED = ("eraser", "eraser (opened)", "eraser (one pass)", "eraser (published form)")
+"""Ours that ask before they add, as a dense form does by its matrix."""

@@ -276,6 +276,18 @@ def test_the_table_replaces_what_was_measured_again(tmp_path, monkeypatch: pytes
     assert set(manifest.index) == {"gpu", "cpu"}
 
 
+def test_gates_are_compared_with_dense_forms_within_a_round() -> None:
+    times = {
+        "unsteered": np.array([1.0, 2.0, 4.0]), "eraser (published form)": np.array([1.5, 3.0, 6.0]),
+        "dense, every token": np.array([3.0, 6.0, 12.0]), "unsteered (again)": np.array([1.1, 2.2, 4.4]),
+    }  # fmt: skip
+    rows = cost.compare(times, {"layers": 1, "batch": 1, "phase": "prefill", "unit": "s", "shape": "8 tokens"})
+    against = {(row["method"], row["reference"]): row["ratio"] for row in rows}
+    assert against["eraser (published form)", "dense, every token"] == pytest.approx(0.5)
+    assert {other for name, other in against if name != "eraser (published form)"} == {"unsteered"}
+    assert not [other for _, other in against if other == "dense, last token"], "it was not timed"
+
+
 def test_a_part_replaces_its_own_settings_only(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(cost, "TABLE", tmp_path / "cost.csv")
     monkeypatch.setattr(cost, "MANIFEST", tmp_path / "cost.json")
