@@ -17,6 +17,7 @@ LABELS = {
     "vqa": "image + text (VQA)",
     "qa": "text only (QA)",
     "classification/accuracy": "classification accuracy",
+    "classification/refusal_rate": "letters refused",
     "cloze/accuracy": "cloze accuracy",
     "generation/fact_recall": "generation, exact-fact recall",
     "generation/rouge_l": "generation ROUGE-L",
@@ -31,6 +32,9 @@ LABELS = {
 DEFINED = {"answer_prob": ("detector",)}
 """Metric -> methods that have its value by definition, and are never the best by it: of a prompt that a detector
 refuses nothing can be read, and the right answer counts as impossible."""
+OVERLAP = ("rouge_l", "bleu")
+"""Metrics of overlap with the right text. Nothing said about the forgotten is bold by them: a refusal has as few words
+in common with an answer as its stock sentence happens to have."""
 LOWER_IS_BETTER = ("forget", "test", "dev")
 NEUTRAL = ("refusal_rate", "fluent_refusal_rate", "opened_rate", "gate_value")
 
@@ -106,7 +110,7 @@ def build_grid(
         fixed = {name: chosen[0] for name, chosen in filters.items() if len(chosen) == 1}
         for j, key in enumerate(column_keys):
             where = {**fixed, **dict(zip(columns, key, strict=True))}
-            beside = DEFINED.get(where.get("metric", ""), ())
+            beside = DEFINED.get(_metric(where), ())
             _embolden(cells, row_keys, j, _direction(where, better), beside)
     return Grid(tuple(rows), tuple(columns), row_keys, column_keys, cells, missing)
 
@@ -116,9 +120,13 @@ def _rank(value: str) -> tuple[int, str]:
     return (list(LABELS).index(value) if value in LABELS else len(LABELS), value)
 
 
+def _metric(where: Mapping[str, str]) -> str:
+    return where.get("metric") or where.get("measure", "").rpartition("/")[2]
+
+
 def _direction(where: Mapping[str, str], better: str) -> str | None:
-    metric = where.get("metric") or where.get("measure", "").rpartition("/")[2]
-    if metric in NEUTRAL:
+    metric = _metric(where)
+    if metric in NEUTRAL or (metric in OVERLAP and where.get("subset") in LOWER_IS_BETTER):
         return None
     if better != "auto":
         return better

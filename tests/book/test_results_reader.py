@@ -96,6 +96,29 @@ def test_what_a_method_has_by_definition_is_no_victory(results_root: Path) -> No
         assert [row[0].bold for row in grid.cells] == expected
 
 
+@pytest.mark.parametrize(
+    ("metric", "subset", "expected"),
+    [
+        ("accuracy", "forget", True),
+        ("bleu", "forget", False),
+        ("bleu", "retain", True),
+        ("refusal_rate", "retain", False),
+    ],
+)
+def test_overlap_of_a_stock_refusal_is_no_victory(results_root: Path, metric: str, subset: str, expected: bool) -> None:
+    """Of a column of the paper's shape, which names task and metric in one."""
+    frame = pd.read_csv(results_root / "summary.csv").assign(task="cloze", metric=metric, subset=subset)
+    if subset == "retain":  # of two whose intervals lie apart, constant steering has the higher value
+        frame = frame.replace({"method": {"constant": "mllmeraser", "mllmeraser": "constant"}})
+    frame.to_csv(results_root / "summary.csv", index=False)
+    grid = build_grid(
+        Results(results_root), rows=["method"], columns=["measure"],
+        filters={"model": ["llava"], "method": ["constant", "mllmeraser"], "subset": [subset],
+                 "measure": [f"cloze/{metric}"]},
+    )  # fmt: skip
+    assert [row[0].bold for row in grid.cells] == [False, expected]
+
+
 def test_records_show_intervals_below_values_and_bytes_in_units() -> None:
     record = {"method": "npo", "gone": 0.1, "gone_low": 0.05, "gone_high": 0.2, "difference": 0.3, "ci_low": 0.1,
               "ci_high": 0.5, "p_holm": 0.3, "lr": 3e-4, "steps": 120.0, "stored_bytes": 2_400_000, "undo": None,
