@@ -1,17 +1,18 @@
 """``python -m benchmarks.hours``: GPU hours that the preset `paper` may take, as ``results/hours.csv``. An estimate.
 
 No weights of a large model were at hand, so each row of the matrix is counted in units that were measured: how many
-prefills of one prompt by the tiny model its seconds are worth. The same number of prefills is then charged to a 7B
-model, at the time of one that was measured on a GPU with random weights, times how many more people there are to read
-about. Decoding and training are in those seconds, weighed as they weigh on a CPU. The fine-tunings before it
-have no row in the tiny world: what they learn is counted, each question at the prefills that one takes in the training
-of a baseline.
+prefills of one prompt by the tiny model, on the processor that ran it, its seconds are worth. The same number of
+prefills is then charged to a 7B model, at the time of one that was measured on a GPU with random weights, times how
+many more people there are to read about. Decoding and training are in those seconds, weighed as they weigh on a CPU.
+The fine-tunings before it have no row in the tiny world: what they learn is counted, each question at the prefills that
+one takes in the training of a baseline.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -37,20 +38,28 @@ SIMPLEST = "idk"
 """The trained baseline that computes what fine-tuning does, and nothing else: the likelihood of given answers."""
 
 
-def prefill_seconds(costs: pd.DataFrame, model: str) -> float:
-    """Core seconds of one prompt in a batch of 32 through the tiny model, unsteered, as `benchmarks.cost` measured."""
-    row = _unsteered(costs, f"tiny-{model}")
+class Timed(NamedTuple):
+    """What a job took, and on which processor."""
+
+    seconds: float
+    cpu: str
+
+
+def prefill_seconds(costs: pd.DataFrame, model: str, cpu: str) -> float:
+    """Core seconds of one prompt in a batch of 32 through the tiny model, unsteered, as `benchmarks.cost` measured on
+    this processor. `ValueError` where it did not."""
+    row = _unsteered(costs[costs["machine"].str.startswith(f"{cpu}, ")], f"tiny-{model}", cpu)
     threads = int(str(row["machine"]).rpartition(", ")[2].split()[0])
     return float(row["value"]) * threads / 32
 
 
 def large_prefill_seconds(costs: pd.DataFrame, model: str) -> float:
     """The same of the 7B model on one GPU: measured with text of another length, and charged by the token."""
-    row = _unsteered(costs, LARGE[model])
+    row = _unsteered(costs, LARGE[model], "a GPU")
     return float(row["value"]) / 32 / int(str(row["shape"]).split()[0]) * TOKENS[model]
 
 
-def _unsteered(costs: pd.DataFrame, model: str) -> pd.Series:
+def _unsteered(costs: pd.DataFrame, model: str, machine: str) -> pd.Series:
     rows = costs[
         (costs["model"] == model)
         & (costs["method"] == "unsteered")
@@ -58,32 +67,35 @@ def _unsteered(costs: pd.DataFrame, model: str) -> pd.Series:
         & (costs["batch"] == 32)
     ]
     if rows.empty:
-        raise ValueError(f"results/cost.csv has no prefill of {model}; run python -m benchmarks.cost first")
+        raise ValueError(
+            f"results/cost.csv has no prefill of {model} on {machine}; run python -m benchmarks.cost there"
+        )
     return rows.iloc[0]
 
 
-def job_hours(job: Job, seconds: Mapping[str, float], costs: pd.DataFrame) -> float | None:
+def job_hours(job: Job, timed: Mapping[str, Timed], costs: pd.DataFrame) -> float | None:
     """GPU hours of one job of `paper`; `None` where its row was never timed at 5 % in the tiny world.
 
-    `seconds`: of the jobs of the tiny world, by name. A trained baseline takes steps in proportion to the forget share.
+    `timed`: the jobs of the tiny world, by name. A trained baseline takes steps in proportion to the forget share.
     """
-    measured = seconds.get(f"{job.model}-5-{job.kind.name}", seconds.get(f"{job.model}-all-{job.kind.name}"))
+    measured = timed.get(f"{job.model}-5-{job.kind.name}", timed.get(f"{job.model}-all-{job.kind.name}"))
     if job.model is None or measured is None:
         return None
     longer = (job.split or 5) / 5 if job.notebook == "08_trained" else 1.0
-    prefills = measured / prefill_seconds(costs, job.model)
+    prefills = measured.seconds / prefill_seconds(costs, job.model, measured.cpu)
     return prefills * PEOPLE * longer * large_prefill_seconds(costs, job.model) / 3600
 
 
-def trained_row_prefills(costs: pd.DataFrame, model: str) -> float:
+def trained_row_prefills(costs: pd.DataFrame, model: str, cpu: str) -> float:
     """Prefills that one row takes in a training of the tiny model: forward, backward and its share of the step.
+    `cpu`: that trained.
 
     Timed with all language weights trained; adapters take less.
     """
     runs = read_json(load("tiny").reference.path / "figures" / model / f"cost_{SIMPLEST}-5.json")["rows"]
     seconds = sum(run["seconds"] for run in runs) / sum(run["steps"] for run in runs)
     # forget rows, and as many retain rows
-    return seconds / (2 * TrainConfig.batch) / prefill_seconds(costs, model)
+    return seconds / (2 * TrainConfig.batch) / prefill_seconds(costs, model, cpu)
 
 
 def fine_tuning_hours(one: FineTuning, prefills: float, costs: pd.DataFrame) -> float:
@@ -96,7 +108,7 @@ def fine_tuning_hours(one: FineTuning, prefills: float, costs: pd.DataFrame) -> 
     return rows * prefills * large_prefill_seconds(costs, one.model) / 3600
 
 
-def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[str, float]) -> pd.DataFrame:
+def table(timed: Mapping[str, Timed], costs: pd.DataFrame, prefills: Mapping[str, float]) -> pd.DataFrame:
     """Hours by model. One row per row of the matrix, of those of its jobs that could be told, and their sum; then the
     fine-tunings of vanilla and of the retain-only models, and the sum of everything.
 
@@ -106,7 +118,7 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[s
     paper = load("paper")
     for job in jobs(paper).values():
         if job.model is not None:
-            rows.append({"row": job.kind.name, "model": job.model, "hours": job_hours(job, seconds, costs)})
+            rows.append({"row": job.kind.name, "model": job.model, "hours": job_hours(job, timed, costs)})
     found = pd.DataFrame(rows)
     hours = found.groupby(["row", "model"], sort=False)["hours"]
     by_model = hours.sum(min_count=1).unstack("model").round(1)
@@ -120,22 +132,32 @@ def table(seconds: Mapping[str, float], costs: pd.DataFrame, prefills: Mapping[s
     ])  # fmt: skip
     counted = tuned.groupby(["row", "model"], sort=False)["hours"].sum().unstack("model").round(1)
     sums = {"all that was timed": by_model.sum(), "all": by_model.sum() + counted.sum()}
-    timed, everything = (value.round(0).rename(name).to_frame().T for name, value in sums.items())
-    return pd.concat([by_model, timed, counted, everything]).rename_axis("row").reset_index()
+    told, everything = (value.round(0).rename(name).to_frame().T for name, value in sums.items())
+    return pd.concat([by_model, told, counted, everything]).rename_axis("row").reset_index()
 
 
-def measured_seconds() -> dict[str, float]:
-    """Seconds of the jobs of the committed tiny study, by name."""
+def timed_jobs() -> dict[str, Timed]:
+    """The jobs of the committed tiny study, by name."""
     folder = load("tiny").reference.path
     manifests = {path.stem: read_json(path) for path in sorted(folder.glob("manifests/*.json"))}
-    return {name: float(found["seconds"]) for name, found in manifests.items() if "seconds" in found}
+    return {
+        name: Timed(float(found["seconds"]), str(found["machine"]["cpu"]))
+        for name, found in manifests.items()
+        if "seconds" in found
+    }
+
+
+def trained_rows(timed: Mapping[str, Timed], costs: pd.DataFrame) -> dict[str, float]:
+    """What a row of a training is worth (`trained_row_prefills`), by model."""
+    return {model: trained_row_prefills(costs, model, timed[f"{model}-5-08_{SIMPLEST}"].cpu) for model in LARGE}
 
 
 def main() -> None:
     """Write the table and print it."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     costs = pd.read_csv(root() / "results" / "cost.csv")
-    found = table(measured_seconds(), costs, {model: trained_row_prefills(costs, model) for model in LARGE})
+    timed = timed_jobs()
+    found = table(timed, costs, trained_rows(timed, costs))
     found.to_csv(TABLE, index=False)
     print(found.to_string(index=False))
 

@@ -236,6 +236,25 @@ def test_fits_in_turn_and_attacks_are_compared_with_the_passes_of_a_parallel_fit
     assert len(asked[1]) == len(asked[2].gates) == depth - 1 and asked[3] == "PGD"
 
 
+def test_a_solver_that_does_not_converge_is_said_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(forget: Tensor, retain: Tensor) -> None:
+        if len(retain) > 4:
+            raise torch.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr(fitting, "HIDDEN", (3, 5))
+    monkeypatch.setattr(fitting, "COUNTS", ((2, 4), (2, 8)))
+    monkeypatch.setattr(fitting, "solvers", lambda _: {"dense": fails, "eraser": lambda forget, retain: None})
+    rows = fitting.growth("cpu")
+    assert [row["shape"] for row in rows if row["method"] == "dense"] == [
+        f"hidden size {size}, 2 forget, 4 retain prompts" for size in (3, 5)
+    ]
+    assert len([row for row in rows if row["method"] == "eraser"]) == 4
+    assert rows[0]["ratio"] == 1
+    assert "dense at hidden size 5, 2 and 8 prompts: no convergence" in capsys.readouterr().out
+
+
 def test_two_blocks_have_no_gates_in_turn() -> None:
     cut = shapes.open_model("llava-hf/llava-1.5-7b-hf", device="meta", blocks=2)
     assert not list(cost.published(cut, "llava-hf/llava-1.5-7b-hf", width=8, rows=10))
@@ -370,18 +389,21 @@ def test_hours_scale_with_prefills_people_and_shares() -> None:
     row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
     large = {**row, "machine": "G", "shape": "600 tokens", "value": 0.96}
     costs = pd.DataFrame([{**row, "value": 0.16}, *({**large, "model": name} for name in hours.LARGE.values())])
-    assert hours.prefill_seconds(costs, "llava") == pytest.approx(0.01), "two threads for 32 prompts"
+    assert hours.prefill_seconds(costs, "llava", "X") == pytest.approx(0.01), "two threads for 32 prompts"
     assert hours.large_prefill_seconds(costs, "llava") == pytest.approx(0.96 / 32 / 600 * 666)
     jobs = matrix.jobs(preset.load("paper"))
-    seconds = {"llava-5-08_npo": 36.0, "llava-all-08_tune_npo": 36.0, "llava-5-06_erase": 36.0}
+    slower = {**row, "model": "tiny-llava", "machine": "Y, 1 thread", "value": 0.64}
+    costs = pd.concat([costs, pd.DataFrame([slower])])
+    timed = {"llava-5-08_npo": hours.Timed(36.0, "X"), "llava-all-08_tune_npo": hours.Timed(36.0, "X")}
+    timed["llava-5-06_erase"] = hours.Timed(72.0, "Y")  # as many prefills as 36 s are worth on X
     one = 3600 * hours.PEOPLE * hours.large_prefill_seconds(costs, "llava") / 3600
-    found = {name: hours.job_hours(job, seconds, costs) for name, job in jobs.items() if job.model == "llava"}
+    found = {name: hours.job_hours(job, timed, costs) for name, job in jobs.items() if job.model == "llava"}
     assert found["llava-all-08_tune_npo"] == pytest.approx(one)
     assert found["llava-15-06_erase"] == pytest.approx(one), "as many questions at every share"
     assert found["llava-15-08_npo"] == pytest.approx(3 * one), "three times the steps"
     assert found["llava-5-08_rmu"] is None, "not timed, not guessed"
     more = pd.DataFrame([{**row, "model": "tiny-qwen", "value": 0.16}])
-    whole = hours.table(seconds, pd.concat([costs, more]), {"llava": 4.0, "qwen": 8.0}).set_index("row")
+    whole = hours.table(timed, pd.concat([costs, more]), {"llava": 4.0, "qwen": 8.0}).set_index("row")
     assert whole.loc["08_npo", "llava"] == pytest.approx(6 * one, abs=0.06)
     assert np.isnan(whole.loc["08_rmu", "llava"])
     # 7000 questions, five times, at four prefills; then without 5 (three times), 10 and 15 % of the people
@@ -389,11 +411,11 @@ def test_hours_scale_with_prefills_people_and_shares() -> None:
     assert whole.loc["fine_tuning (vanilla)", "llava"] == pytest.approx(once, abs=0.06)
     assert whole.loc["fine_tuning (retain-only)", "llava"] == pytest.approx(once * (3 * 0.95 + 0.9 + 0.85), abs=0.06)
     assert whole.loc["fine_tuning (vanilla)", "qwen"] == pytest.approx(2 * once * 597 / 666, abs=0.06)
-    timed, everything = whole.loc["all that was timed", "llava"], whole.loc["all", "llava"]
-    assert timed == pytest.approx(8 * one, abs=0.6), "a search, six times a training's steps, one erasing"
-    assert everything == pytest.approx(timed + 5.6 * once, abs=1.1)
-    with pytest.raises(ValueError, match="no prefill of tiny-qwen"):
-        hours.prefill_seconds(costs, "qwen")
+    told, everything = whole.loc["all that was timed", "llava"], whole.loc["all", "llava"]
+    assert told == pytest.approx(8 * one, abs=0.6), "a search, six times a training's steps, one erasing"
+    assert everything == pytest.approx(told + 5.6 * once, abs=1.1)
+    with pytest.raises(ValueError, match="no prefill of tiny-qwen on X"):
+        hours.prefill_seconds(costs, "qwen", "X")
 
 
 def test_a_trained_row_is_worth_what_its_training_took(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,29 +427,29 @@ def test_a_trained_row_is_worth_what_its_training_took(tmp_path: Any, monkeypatc
     runs = [{"seconds": 32.0, "steps": 20}, {"seconds": 64.0, "steps": 40}]
     write_json(tmp_path / "results/tiny/figures/llava/cost_idk-5.json", {"rows": runs})
     # 1.6 s a step of 16 forget and 16 retain rows, at .01 s a prefill
-    assert hours.trained_row_prefills(costs, "llava") == pytest.approx(1.6 / 32 / 0.01)
+    assert hours.trained_row_prefills(costs, "llava", "X") == pytest.approx(1.6 / 32 / 0.01)
 
 
 def test_no_job_of_the_paper_is_expected_to_take_less_than_its_estimate() -> None:
     """A batch system ends a job that outlives the time that was asked for."""
     costs = pd.read_csv(paths.root() / "results" / "cost.csv")
-    seconds = hours.measured_seconds()
-    found = {name: hours.job_hours(job, seconds, costs) for name, job in matrix.jobs(preset.load("paper")).items()}
+    timed = hours.timed_jobs()
+    rows = hours.trained_rows(timed, costs)
+    found = {name: hours.job_hours(job, timed, costs) for name, job in matrix.jobs(preset.load("paper")).items()}
     told = {name: value for name, value in found.items() if value is not None}
     assert len(told) > 40
     expected = {name: job.minutes for name, job in matrix.jobs(preset.load("paper")).items()}
     assert {name: value for name, value in told.items() if 60 * value > expected[name]} == {}
     for one in checkpoints.fine_tunings(preset.load("paper")).values():
-        value = hours.fine_tuning_hours(one, hours.trained_row_prefills(costs, one.model), costs)
+        value = hours.fine_tuning_hours(one, rows[one.model], costs)
         assert 0.1 < value < preset.load("paper").fine_tuning["minutes"] / 60
 
 
 def test_the_committed_hours_are_those_of_the_committed_costs() -> None:
     """To a third or half an hour: rerun jobs take other seconds each time."""
     costs = pd.read_csv(paths.root() / "results" / "cost.csv")
-    now = hours.table(
-        hours.measured_seconds(), costs, {model: hours.trained_row_prefills(costs, model) for model in hours.LARGE}
-    ).set_index("row")
+    timed = hours.timed_jobs()
+    now = hours.table(timed, costs, hours.trained_rows(timed, costs)).set_index("row")
     told = pd.read_csv(hours.TABLE).set_index("row")
     assert list(told.index) == list(now.index) and list(told.columns) == list(now.columns)
     assert told.isna().equals(now.isna())
