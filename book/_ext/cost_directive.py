@@ -22,6 +22,12 @@ NAMES = {
 }  # fmt: skip
 
 
+def name_of(model: str) -> str:
+    """A model of the table in words, with what is said after its name (`, 2 blocks`)."""
+    name, comma, rest = model.partition(",")
+    return NAMES.get(name, name) + comma + rest
+
+
 class ResultsCost(ResultsDirective):
     """`results-cost`: one phase as a table, methods by model, blocks and batch.
 
@@ -95,7 +101,7 @@ class ResultsCost(ResultsDirective):
             found = runs(entry, rows[rows["model"] == model])
             for run, columns in found:
                 which = ", ".join(_blocks(layers, batch).replace(",", " at") for layers, batch in columns)
-                name = NAMES.get(model, model) + (f" ({which})" if len(found) > 1 else "")
+                name = name_of(model) + (f" ({which})" if len(found) > 1 else "")
                 measured.append((name, {**run, "name": entry["name"]}))
         return rows, measured
 
@@ -188,7 +194,7 @@ def _ratios(rows: Sequence[Row], by: str, digits: int) -> tuple[Head, list[list[
     cells = {(row[by], row["model"], row["layers"], row["batch"]): _ratio(row, digits) for row in rows}
     models = [model for model, *_ in columns]
     head = [
-        [("", 1), *((NAMES.get(model, model), models.count(model)) for model in named)],
+        [("", 1), *((name_of(model), models.count(model)) for model in named)],
         [(by, 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
     ]
     names = dict.fromkeys(row[by] for row in rows)
