@@ -17,7 +17,6 @@ LABELS = {
     "vqa": "image + text (VQA)",
     "qa": "text only (QA)",
     "classification/accuracy": "classification accuracy",
-    "classification/refusal_rate": "letters refused",
     "cloze/accuracy": "cloze accuracy",
     "generation/fact_recall": "generation, exact-fact recall",
     "generation/rouge_l": "generation ROUGE-L",
