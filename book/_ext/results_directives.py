@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -164,10 +164,14 @@ class ResultsFigure(ResultsDirective):
 class ResultsJson(ResultsDirective):
     """`results-json`: the numbers behind a figure as a table, one row per model and record, intervals below values.
 
-    `apart` gives each model a table of its own, for tables that a column for its name would make too wide.
+    `apart` gives each model a table of its own, for tables that a column for its name would make too wide. With
+    `pivot: COLUMN` there are two `columns`: one that names the rows, and one whose values stand in the cells, below a
+    head of the values of COLUMN.
     """
 
-    option_spec: ClassVar[Any] = options("model", "split", "notebook", "key", "columns", "digits", "first", "apart")
+    option_spec: ClassVar[Any] = options(
+        "model", "split", "notebook", "key", "columns", "digits", "first", "apart", "pivot"
+    )  # fmt: skip
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and source line."""
@@ -185,12 +189,16 @@ class ResultsJson(ResultsDirective):
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
             # one table for both needs no column that says so
             whose = [] if model == "all" or "apart" in self.options else [label(model)]
-            heads = [str(column).removesuffix("_bytes").replace("_", " ") for column in chosen]
-            head = [*(("model", 1) for _ in whose), *((text, 1) for text in heads)]
             first = int(self.options.get("first", len(frame)))
             dropped += max(0, len(frame) - first)
-            for record in frame.head(first).to_dict("records"):
-                body.append([*map(text_cell, whose), *(record_cell(column, record, digits) for column in chosen)])
+            records = frame.head(first).to_dict("records")
+            if pivot := self.options.get("pivot"):
+                heads, rows = pivoted(records, pivot.strip(), *chosen, digits=digits)
+            else:
+                heads = [str(column).removesuffix("_bytes").replace("_", " ") for column in chosen]
+                rows = [[record_cell(column, record, digits) for column in chosen] for record in records]
+            head = [*(("model", 1) for _ in whose), *((text, 1) for text in heads)]
+            body += [[*map(text_cell, whose), *row] for row in rows]
             if "apart" in self.options:
                 tables += [nodes.paragraph("", "", nodes.strong("", label(model))), table_node([head], body)]
                 body = []
@@ -202,6 +210,24 @@ class ResultsJson(ResultsDirective):
             *(tables or [table_node([head], body)]),
             *self.source_line(results, f"figures/<model>/{name}.json", methods=methods),
         ]
+
+
+def pivoted(
+    records: Sequence[dict[Any, Any]], pivot: str, row: str, cell: str, *, digits: int
+) -> tuple[list[str], list[list[nodes.Node]]]:
+    """Heads and cells of a grid: a row for each value of `row`, a column for each of `pivot`, `cell` within."""
+    columns = list(dict.fromkeys(record[pivot] for record in records))
+    found = {(record[row], record[pivot]): record for record in records}
+    first = {record[row]: record for record in reversed(records)}
+    rows = [
+        [
+            record_cell(row, first[name], digits),
+            *(record_cell(cell, found[name, column], digits) if (name, column) in found else text_cell("–")
+              for column in columns),
+        ]
+        for name in dict.fromkeys(record[row] for record in records)
+    ]  # fmt: skip
+    return [row.replace("_", " "), *map(str, columns)], rows
 
 
 class Explorer(ResultsDirective):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from book_fixtures import fixture_notebook, summary_row
 from docutils import nodes
+from results_directives import pivoted
 from results_nodes import bytes_text, grid_node, record_cell
 from results_reader import Measured, MissingResult, Results, failure_of_notebook, run_stems
 from results_table import build_grid, records_frame
@@ -129,6 +130,19 @@ def test_records_show_intervals_below_values_and_bytes_in_units() -> None:
         "lr": "0.0003", "steps": "120", "stored_bytes": "2.4 MB", "undo": "–", "kept": "–", "zero": "0.000",
     }  # fmt: skip
     assert [bytes_text(size) for size in (None, 0, 1500, 1_399_820_288)] == ["–", "0 B", "1.5 kB", "1.4 GB"]
+
+
+def test_records_can_stand_as_a_grid() -> None:
+    records = [
+        {"method": "npo", "signal": "refusals", "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6},
+        {"method": "npo", "signal": "gate value", "auc": 0.75},
+        {"method": "ga", "signal": "refusals", "auc": 0.25},
+    ]
+    heads, rows = pivoted(records, "signal", "method", "auc", digits=2)
+    assert heads == ["method", "refusals", "gate value"]
+    assert [[cell.astext() for cell in row] for row in rows] == [
+        ["NPO", "0.50 [0.40, 0.60]", "0.75"], ["GA", "0.25", "–"]
+    ]  # fmt: skip
 
 
 def test_nothing_is_bold_where_intervals_touch(results_root: Path) -> None:
