@@ -185,15 +185,16 @@ class ResultsJson(ResultsDirective):
             for column in {"method", "baseline"} & set(frame.columns):
                 methods |= set(map(str, frame[column]))
             chosen = words(self.options.get("columns")) or list(frame.columns)
-            if absent := [column for column in chosen if column not in frame.columns]:
+            pivot = self.options.get("pivot", "").strip()
+            if absent := [column for column in (*chosen, pivot) if column and column not in frame.columns]:
                 raise MissingResult(f"figures/{model}/{name}.json has no {', '.join(absent)}")
             # one table for both needs no column that says so
             whose = [] if model == "all" or "apart" in self.options else [label(model)]
             first = int(self.options.get("first", len(frame)))
             dropped += max(0, len(frame) - first)
             records = frame.head(first).to_dict("records")
-            if pivot := self.options.get("pivot"):
-                heads, rows = pivoted(records, pivot.strip(), *chosen, digits=digits)
+            if pivot:
+                heads, rows = pivoted(records, pivot, *chosen, digits=digits)
             else:
                 heads = [str(column).removesuffix("_bytes").replace("_", " ") for column in chosen]
                 rows = [[record_cell(column, record, digits) for column in chosen] for record in records]

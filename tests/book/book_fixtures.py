@@ -136,7 +136,9 @@ def write_results(root: Path, *, book: Path, toc: Path) -> None:
                 if kind == "figure":
                     path.with_suffix(".svg").write_text(PICTURE)
                     continue
-                record: dict[str, Any] = dict.fromkeys(options.get("columns", "made_up quantity").split(), 0.111)
+                record: dict[str, Any] = dict.fromkeys(
+                    f"{options.get('columns', 'made_up quantity')} {options.get('pivot', '')}".split(), 0.111
+                )
                 record |= {"method": "ga_diff"} if "method" in record else {}
                 key, content = options.get("key", "rows"), json.loads(path.read_text()) if path.is_file() else {}
                 if content.get(key):  # two tables from one part of a file, with other columns
