@@ -3,7 +3,7 @@
 Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-qwen
 ... and the width of 7B, two blocks of it:
                      python -m benchmarks.cost --model llava-hf/llava-1.5-7b-hf --model Qwen/Qwen2.5-VL-7B-Instruct \\
-                         --blocks 2 --width 128 --batch 1 --rounds 15 --rows 0
+                         --blocks 2 --width 128 --batch 1 --steps 8 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
 Only what the published form costs to fit (gates in parallel and in turn, PGD):
