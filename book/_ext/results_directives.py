@@ -219,10 +219,9 @@ def pivoted(
     """Heads and cells of a grid: a row for each value of `row`, a column for each of `pivot`, `cell` within."""
     columns = list(dict.fromkeys(record[pivot] for record in records))
     found = {(record[row], record[pivot]): record for record in records}
-    first = {record[row]: record for record in reversed(records)}
     rows = [
         [
-            record_cell(row, first[name], digits),
+            record_cell(row, {row: name}, digits),
             *(record_cell(cell, found[name, column], digits) if (name, column) in found else text_cell("–")
               for column in columns),
         ]
