@@ -39,15 +39,11 @@ SMALL = 1e-3
 
 
 def erasers(model: Any, count: int) -> dict[str, Eraser]:
-    """Our eraser in its modes, each steering the first `count` blocks with the same vectors.
-
-    The gate of the two-pass form is read at three quarters of the depth, or behind the last steered block where that is
-    later.
-    """
+    """Our eraser in its modes, each steering the first `count` blocks with the same vectors."""
     decoder = find_decoder(model)
     size = decoder.hidden_size
     steered = {HookSite(block): vector[None] for block, vector in enumerate(_vectors(size, count))}
-    decision = HookSite(max(count - 1, 3 * len(decoder.layers) // 4))
+    decision = HookSite(decision_block(count, len(decoder.layers)))
     gate = Gate(_vectors(size, 1, seed=1), torch.zeros(1))
     closed, opened = gate.with_threshold(float("inf")), gate.with_threshold(float("-inf"))
     return {
@@ -57,6 +53,12 @@ def erasers(model: Any, count: int) -> dict[str, Eraser]:
         "eraser (published form)": Eraser(directions=steered, gates=dict.fromkeys(steered, gate), mode="published"),
         "eraser (constant)": Eraser(directions=steered, mode="constant", scope="prompt+generation"),
     }
+
+
+def decision_block(count: int, depth: int) -> int:
+    """Where the gate of the two-pass form is read: at three quarters of the depth, or behind the last steered block
+    where that is later."""
+    return max(count - 1, 3 * depth // 4)
 
 
 def rivals(model: Any, count: int) -> dict[str, Attach]:

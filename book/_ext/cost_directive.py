@@ -28,7 +28,32 @@ def name_of(model: str) -> str:
     return NAMES.get(name, name) + comma + rest
 
 
-class ResultsCost(ResultsDirective):
+class CostDirective(ResultsDirective):
+    """What the tables of costs share: their file, which lies beside the reference whichever run the book shows."""
+
+    def costs(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """`results/cost.csv` and its manifest, by machine and model."""
+        folder = Path(self.env.srcdir) / "results"
+        table, manifest = folder / "cost.csv", folder / "cost.json"
+        if not table.is_file() or not manifest.is_file():
+            raise MissingResult(f"{table} or its manifest cost.json; run python -m benchmarks.cost")
+        self.use(table)
+        self.use(manifest)
+        return pd.read_csv(table), json.loads(manifest.read_text())
+
+
+def models_of(options: Mapping[str, str]) -> list[str]:
+    """The models that a table is about, in order."""
+    return options.get("models", "tiny-llava; tiny-qwen").split("; ")
+
+
+def with_bounds(rows: pd.DataFrame, entry: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of one model with the bounds of their ratios, `ratio_low` and `ratio_high`. `entry`: of the manifest."""
+    bounds = pd.DataFrame(entry["intervals"])
+    return rows.merge(bounds, on=KEYS, how="left") if len(bounds) else rows
+
+
+class ResultsCost(CostDirective):
     """`results-cost`: one phase as a table, methods by model, blocks and batch.
 
     The argument is the phase. `models`: which, in order; `machine`: a part of the machine's name, where several were
@@ -42,13 +67,7 @@ class ResultsCost(ResultsDirective):
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and the runs that measured it, with their versions."""
-        folder = Path(self.env.srcdir) / "results"  # beside the reference, whichever run the book shows
-        table, manifest = folder / "cost.csv", folder / "cost.json"
-        if not table.is_file() or not manifest.is_file():
-            raise MissingResult(f"{table} or its manifest cost.json; run python -m benchmarks.cost")
-        self.use(table)
-        self.use(manifest)
-        rows, measured = self._rows(pd.read_csv(table), json.loads(manifest.read_text()))
+        rows, measured = self._rows(*self.costs())
         records, digits = rows.to_dict("records"), int(self.options.get("digits", "2"))
         shapes = self.options.get("shapes")
         if shapes == "ratios":
@@ -77,7 +96,7 @@ class ResultsCost(ResultsDirective):
         if batch := self.options.get("batch"):
             table = table[table["batch"] == int(batch)]
         parts, entries = [], {}
-        for model in self.options.get("models", "tiny-llava; tiny-qwen").split("; "):
+        for model in models_of(self.options):
             own = table[table["model"] == model]
             if own.empty:
                 raise MissingResult(f"results/cost.csv has no rows of phase {phase} for {model} against {reference}")
@@ -85,8 +104,7 @@ class ResultsCost(ResultsDirective):
                 raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
             machine = own["machine"].iloc[0]
             entries[model] = {**manifest[machine][model], "name": machine}
-            bounds = pd.DataFrame(entries[model]["intervals"])
-            parts.append(own.merge(bounds, on=KEYS, how="left") if len(bounds) else own)
+            parts.append(with_bounds(own, entries[model]))
         # a measurement that ran out of time begins with the ends, a table with the fewest blocks
         rows = pd.concat([part.sort_values(["batch", "layers"], kind="stable") for part in parts])
         if chosen := self.options.get("methods"):
@@ -100,7 +118,7 @@ class ResultsCost(ResultsDirective):
         for model, entry in entries.items():
             found = runs(entry, rows[rows["model"] == model])
             for run, columns in found:
-                which = ", ".join(_blocks(layers, batch).replace(",", " at") for layers, batch in columns)
+                which = ", ".join(blocks_text(layers, batch).replace(",", " at") for layers, batch in columns)
                 name = name_of(model) + (f" ({which})" if len(found) > 1 else "")
                 measured.append((name, {**run, "name": entry["name"]}))
         return rows, measured
@@ -195,7 +213,7 @@ def _ratios(rows: Sequence[Row], by: str, digits: int) -> tuple[Head, list[list[
     models = [model for model, *_ in columns]
     head = [
         [("", 1), *((name_of(model), models.count(model)) for model in named)],
-        [(by, 1), *((_blocks(layers, batch), 1) for _, layers, batch in columns)],
+        [(by, 1), *((blocks_text(layers, batch), 1) for _, layers, batch in columns)],
     ]
     names = dict.fromkeys(row[by] for row in rows)
     return head, [
@@ -219,5 +237,6 @@ def _ratio(row: Row, digits: int) -> str:
     return f"{row['ratio']:.{digits}f}{interval}"
 
 
-def _blocks(layers: int, batch: int) -> str:
+def blocks_text(layers: int, batch: int) -> str:
+    """A column in words; a batch of 0 is none."""
     return f"{layers} block{'s' * (layers > 1)}" + (f", batch {batch}" if batch else "")

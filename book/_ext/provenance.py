@@ -21,6 +21,7 @@ from sphinx.util import logging
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from cost_directive import ResultsCost, ResultsProfile
+from cost_targets import ResultsTargets
 from results_directives import Explorer, Provenance, ResultsFigure, ResultsJson, ResultsTable
 from results_reader import failure_of_notebook
 from results_roles import ResultRole, result_text, value_text
@@ -60,6 +61,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("results-explorer", Explorer)
     app.add_directive("results-cost", ResultsCost)
     app.add_directive("results-profile", ResultsProfile)
+    app.add_directive("results-targets", ResultsTargets)
     app.add_directive("provenance", Provenance)
     app.add_role("result", ResultRole(result_text))
     app.add_role("value", ResultRole(value_text))

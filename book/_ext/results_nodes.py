@@ -94,11 +94,11 @@ def record_cell(column: str, record: Mapping[Any, Any], digits: int) -> nodes.pa
     own = f"{column}_low" in record or column in MEASURED
     if own and None not in (low, high) and low == low and high == high:
         interval = f"[{text_of(low, digits)}, {text_of(high, digits)}]"
-        paragraph += _below(interval)
+        paragraph += below(interval)
     return paragraph
 
 
-def _below(text: str) -> list[nodes.Node]:
+def below(text: str) -> list[nodes.Node]:
     """Small print on a line of its own below the value of a cell."""
     return [nodes.Text(" "), nodes.inline("", text, classes=["interval"])]
 
@@ -176,7 +176,7 @@ def cell_node(cell: Cell, digits: int, with_n: bool) -> nodes.paragraph:
     value, interval = cell.measured.compact(digits)
     paragraph = nodes.paragraph("", "", (nodes.strong if cell.bold else nodes.inline)("", value))
     if interval:
-        paragraph += _below(interval)
+        paragraph += below(interval)
     if with_n and cell.measured.value is not None:
-        paragraph += _below(f"n = {cell.measured.n}")
+        paragraph += below(f"n = {cell.measured.n}")
     return paragraph
