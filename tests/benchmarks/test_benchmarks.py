@@ -388,34 +388,46 @@ def test_attached_vectors_count_in_memory_and_matrices_count_more(tiny: Any) -> 
 def test_hours_scale_with_prefills_people_and_shares() -> None:
     row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
     large = {**row, "machine": "G", "shape": "600 tokens", "value": 0.96}
-    costs = pd.DataFrame([{**row, "value": 0.16}, *({**large, "model": name} for name in hours.LARGE.values())])
-    assert hours.prefill_seconds(costs, "llava", "X") == pytest.approx(0.01), "two threads for 32 prompts"
-    assert hours.large_prefill_seconds(costs, "llava") == pytest.approx(0.96 / 32 / 600 * 666)
+    prefills = [{**row, "value": 0.16}, *({**large, "model": name} for name in hours.LARGE.values())]
+    # a step is a twentieth of a prefill on the processor, and a sixtieth on the GPU
+    steps = [
+        {**one, "phase": "decode", "value": one["value"] / (60 if one["machine"] == "G" else 20)} for one in prefills
+    ]
+    costs = pd.DataFrame([*prefills, *steps])
+    assert hours.unit_seconds(costs, "llava", "X") == pytest.approx(0.01), "two threads for 32 prompts"
+    assert hours.large_unit_seconds(costs, "llava") == pytest.approx(0.96 / 32 / 600 * 666)
     jobs = matrix.jobs(preset.load("paper"))
     slower = {**row, "model": "tiny-llava", "machine": "Y, 1 thread", "value": 0.64}
-    costs = pd.concat([costs, pd.DataFrame([slower])])
+    costs = pd.concat([costs, pd.DataFrame([slower, {**slower, "phase": "decode", "value": 0.032}])])
     timed = {"llava-5-08_npo": hours.Timed(36.0, "X"), "llava-all-08_tune_npo": hours.Timed(36.0, "X")}
     timed["llava-5-06_erase"] = hours.Timed(72.0, "Y")  # as many prefills as 36 s are worth on X
-    one = 3600 * hours.PEOPLE * hours.large_prefill_seconds(costs, "llava") / 3600
+    one = 3600 * hours.PEOPLE * hours.large_unit_seconds(costs, "llava") / 3600
     found = {name: hours.job_hours(job, timed, costs) for name, job in jobs.items() if job.model == "llava"}
     assert found["llava-all-08_tune_npo"] == pytest.approx(one)
     assert found["llava-15-06_erase"] == pytest.approx(one), "as many questions at every share"
     assert found["llava-15-08_npo"] == pytest.approx(3 * one), "three times the steps"
     assert found["llava-5-08_rmu"] is None, "not timed, not guessed"
-    more = pd.DataFrame([{**row, "model": "tiny-qwen", "value": 0.16}])
+    steps = {name: hours.job_hours(job, timed, costs, "decode") for name, job in jobs.items() if job.model == "llava"}
+    assert steps["llava-all-08_tune_npo"] == pytest.approx(one / 3 / 666 * 600), "no token of a step is charged twice"
+    more = pd.DataFrame(
+        [{**row, "model": "tiny-qwen", "value": 0.16, "phase": phase} for phase in ("prefill", "decode")]
+    )
     whole = hours.table(timed, pd.concat([costs, more]), {"llava": 4.0, "qwen": 8.0}).set_index("row")
-    assert whole.loc["08_npo", "llava"] == pytest.approx(6 * one, abs=0.06)
-    assert np.isnan(whole.loc["08_rmu", "llava"])
+    assert whole.loc["08_npo", "llava_to"] == pytest.approx(6 * one, abs=0.06)
+    assert whole.loc["08_npo", "llava_from"] == pytest.approx(2 * one / 666 * 600, abs=0.06)
+    assert whole.loc["08_npo", "method"] == "NPO" and "MLLMEraser (as published)" in whole.loc["06_erase", "method"]
+    assert np.isnan(whole.loc["08_rmu", "llava_to"])
     # 7000 questions, five times, at four prefills; then without 5 (three times), 10 and 15 % of the people
     once = 7000 * 5 * 4 * 0.96 / 32 / 600 * 666 / 3600
-    assert whole.loc["fine_tuning (vanilla)", "llava"] == pytest.approx(once, abs=0.06)
-    assert whole.loc["fine_tuning (retain-only)", "llava"] == pytest.approx(once * (3 * 0.95 + 0.9 + 0.85), abs=0.06)
-    assert whole.loc["fine_tuning (vanilla)", "qwen"] == pytest.approx(2 * once * 597 / 666, abs=0.06)
-    told, everything = whole.loc["all that was timed", "llava"], whole.loc["all", "llava"]
+    assert whole.loc["fine_tuning (vanilla)", "llava_to"] == pytest.approx(once, abs=0.06)
+    assert whole.loc["fine_tuning (vanilla)", "llava_from"] == pytest.approx(3 / 4 * once, abs=0.06)
+    assert whole.loc["fine_tuning (retain-only)", "llava_to"] == pytest.approx(once * (3 * 0.95 + 0.9 + 0.85), abs=0.06)
+    assert whole.loc["fine_tuning (vanilla)", "qwen_to"] == pytest.approx(2 * once * 597 / 666, abs=0.06)
+    told, everything = whole.loc["all that was timed", "llava_to"], whole.loc["all", "llava_to"]
     assert told == pytest.approx(8 * one, abs=0.6), "a search, six times a training's steps, one erasing"
     assert everything == pytest.approx(told + 5.6 * once, abs=1.1)
     with pytest.raises(ValueError, match="no prefill of tiny-qwen on X"):
-        hours.prefill_seconds(costs, "qwen", "X")
+        hours.unit_seconds(costs, "qwen", "X")
 
 
 def test_a_trained_row_is_worth_what_its_training_took(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,6 +464,7 @@ def test_the_committed_hours_are_those_of_the_committed_costs() -> None:
     now = hours.table(timed, costs, hours.trained_rows(timed, costs)).set_index("row")
     told = pd.read_csv(hours.TABLE).set_index("row")
     assert list(told.index) == list(now.index) and list(told.columns) == list(now.columns)
+    assert told.pop("method").fillna("").equals(now.pop("method"))
     assert told.isna().equals(now.isna())
     assert ((told - now).abs() <= np.maximum(now / 3, 0.5)).where(now.notna(), True).all(axis=None)
     assert ((told - now).abs() <= now / 20).loc["all"].all()
