@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from eraser_lib.families import FAMILIES
 from eraser_lib.train.models import BRANCHES, branch_folder, train_bases, train_branch
+from eraser_lib.train.pool import training_pool
 from eraser_lib.train.recipe import RECIPES
 
 
@@ -42,9 +42,7 @@ def main() -> None:
             _say(family, branch, train_branch(family, branch, recipe, folder, seed=arguments.seed, **options))
         return
     # processes of their own, since what such a training waits for is Python
-    with ProcessPoolExecutor(
-        arguments.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
-    ) as pool:
+    with training_pool(arguments.jobs) as pool:
         made = [branch_folder(*one, recipe, folder, seed=arguments.seed) for one in wanted]
         missing = [one for one, path in zip(wanted, made, strict=True) if not (path / "model.safetensors").exists()]
         # once per family, before its branches all ask for them
