@@ -157,11 +157,14 @@ def _summary(folder: RunFolder) -> pd.DataFrame:
 
 
 def retrained(preset: Preset, run: RunFolder, reference: RunFolder) -> set[str]:
-    """Folders below ``logs/`` of jobs whose models are not the reference's: their manifests name other weights."""
+    """Folders below ``logs/`` of jobs whose models are not the reference's: their manifests name other weights, or the
+    reference has none, so that nothing says on which weights its logs were made."""
     found: set[str] = set()
     for name, job in jobs(preset).items():
         mine, theirs = run.manifest(name), reference.manifest(name)
-        if mine.is_file() and theirs.is_file() and read_json(mine)["checkpoint"] != read_json(theirs)["checkpoint"]:
+        if not mine.is_file():
+            continue
+        if not theirs.is_file() or read_json(mine)["checkpoint"] != read_json(theirs)["checkpoint"]:
             found |= set(job.logs)
     return found
 
@@ -233,6 +236,8 @@ def verdict(report: Report) -> str:
     others = int((report.figures["source"] == OTHER_WEIGHTS).sum())
     extra += f"; {others} figures are of models that were trained anew and do not count" if others else ""
     extra += f"; {new} figures are not in the reference" if new else ""
+    if report.reproduced and not counted:
+        return f"NOTHING TO REPRODUCE: no rerun figure counts{extra}."
     word = "REPRODUCED" if report.reproduced else "NOT REPRODUCED"
     return f"{word}: {good} of {counted} rerun figures{extra}."
 

@@ -163,6 +163,7 @@ def test_figures_of_models_that_were_trained_anew_do_not_count(tmp_path: Path) -
     assert not report.compare(run, reference).reproduced
     found = report.compare(run, reference, retrained={"llava/5/vanilla"})
     assert found.reproduced and found.figures["source"].tolist() == ["other weights"]
+    assert report.verdict(found).startswith("NOTHING TO REPRODUCE: no rerun figure counts; 1 figures")
     assert report.verdict(found).endswith("1 figures are of models that were trained anew and do not count.")
     assert report.table(found)["verdict"].tolist() == ["other weights"]
 
@@ -177,3 +178,7 @@ def test_a_model_was_trained_anew_where_manifests_name_other_weights(clone: Path
     found = report.retrained(toy, toy.run, toy.reference)
     assert "llava/5/vanilla" in found and not any(name.startswith("qwen") for name in found)
     assert report.write(toy, quiet=True)
+    toy.reference.manifest("qwen-5-06_erase").unlink()
+    assert "qwen/5/vanilla" in report.retrained(toy, toy.run, toy.reference), "nothing says what weights they are of"
+    toy.run.manifest("qwen-5-06_erase").unlink()
+    assert "qwen/5/vanilla" not in report.retrained(toy, toy.run, toy.reference), "it was not run again"
