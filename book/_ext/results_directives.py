@@ -126,6 +126,9 @@ class ResultsTable(ResultsDirective):
         )
         for name in grid.missing:
             self.warn(f"{results.summary_path} has no row for the table cell {name}")
+        found = [cell.measured.value for row in grid.cells for cell in row if cell.measured]
+        if found and all(value is None for value in found):
+            raise MissingResult(f"{results.summary_path} has rows for this table and not one value")
         caption = self.caption()
         digits = int(self.options.get("digits", "3"))
         shown = {value for key in (*grid.rows, *grid.columns) for value in key}

@@ -127,6 +127,8 @@ class Results:
         for ending in IMAGE_ENDINGS:
             path = self.root / "figures" / model / f"{name}{ending}"
             if path.is_file():
+                if not path.stat().st_size:
+                    raise MissingResult(f"{path} is empty")
                 return path
         raise MissingResult(f"{self.root / 'figures' / model / name} exists neither as .svg nor as .png")
 
@@ -216,4 +218,6 @@ def failure_of_notebook(path: Path) -> str | None:
             return f"stopped with an exception in cell {number}"
     if not papermill.get("end_time"):
         return "was not executed to its end: papermill noted no end time"
+    if not any(cell.get("outputs") for cell in notebook.get("cells", [])):
+        return "holds no output of any cell"
     return None

@@ -57,11 +57,15 @@ def summary_row(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
+LONG = "# A fixture notebook\n\n" + "No result of anything. " * 30
+"""As much text as a page needs to be one."""
+
+
 def fixture_notebook(**papermill: Any) -> dict[str, Any]:
     """An executed notebook with the metadata that papermill leaves."""
     return {
         "cells": [
-            {"cell_type": "markdown", "id": "heading", "metadata": {}, "source": "# A fixture notebook"},
+            {"cell_type": "markdown", "id": "heading", "metadata": {}, "source": LONG},
             {
                 "cell_type": "code",
                 "id": "code",

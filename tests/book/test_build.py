@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from book_fixtures import REPOSITORY, fixture_notebook
-from pages import contents, missing
+from pages import contents, missing, not_there
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,7 @@ def foreign(html: Path) -> Iterator[str]:
 def test_every_page_of_the_contents_exists(built: Path, book_copy: Path) -> None:
     assert len(contents(book_copy / "_toc.yml")) > 20
     assert missing(book_copy / "_toc.yml", built) == []
+    assert not_there(book_copy / "_toc.yml", built) == []
 
 
 def test_no_page_loads_anything_from_another_host(built: Path) -> None:
@@ -153,7 +154,11 @@ def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: 
     (run / "manifests" / "llava-5-05_pca.json").unlink()
     summary = (run / "summary.csv").read_text().splitlines()
     gone = "fixture,qwen,5,mllmeraser,all,test,vqa,generation,fact_recall"
-    (run / "summary.csv").write_text("\n".join(line for line in summary if not line.startswith(gone)))
+    # and of one measure nothing but empty fields, as where it does not apply
+    blank = re.compile(r",gibberish_rate,[^,]*,[^,]*,[^,]*,")
+    (run / "summary.csv").write_text(
+        "\n".join(blank.sub(",gibberish_rate,,,,", line) for line in summary if not line.startswith(gone))
+    )
 
     costs = (broken / "results" / "cost.csv").read_text().splitlines()
     left = [line for line in costs if ",decode," not in line or "tiny-qwen" not in line]
@@ -169,4 +174,5 @@ def test_strict_build_fails_on_unsound_notebooks_and_missing_results(book_copy: 
     assert re.search(r"llava-5-05_pca\.json does not exist", said)
     assert "results/cost.csv has no rows of phase decode for tiny-qwen" in said
     assert "no row for the table cell method=mllmeraser model=qwen subset=test" in said
+    assert "summary.csv has rows for this table and not one value" in said
     assert re.search(r"no row with .*method=mllmeraser subset=test modality=vqa", said)

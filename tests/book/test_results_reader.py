@@ -53,6 +53,10 @@ def test_absent_summary_figure_json_and_manifest_are_named(tmp_path: Path) -> No
         _ = results.summary
     with pytest.raises(MissingResult, match="pca exists neither"):
         results.figure("llava", "pca")
+    (tmp_path / "figures" / "llava").mkdir(parents=True)
+    (tmp_path / "figures" / "llava" / "pca.svg").touch()
+    with pytest.raises(MissingResult, match=r"pca\.svg is empty"):
+        results.figure("llava", "pca")
     with pytest.raises(MissingResult, match=r"cost\.json does not exist"):
         results.figure_data("llava", "cost")
     with pytest.raises(MissingResult, match=r"llava-5-06_erase\.json does not exist"):
@@ -215,6 +219,10 @@ def test_notebook_without_papermill_or_with_an_error_output_fails(tmp_path: Path
     notebook["cells"][1]["outputs"] = [{"output_type": "error", "ename": "ZeroDivisionError"}]
     path.write_text(json.dumps(notebook))
     assert "ZeroDivisionError" in str(failure_of_notebook(path))
+    for cell in notebook["cells"]:
+        cell.pop("outputs", None)
+    path.write_text(json.dumps(notebook))
+    assert "holds no output" in str(failure_of_notebook(path))
     del notebook["metadata"]["papermill"]
     path.write_text(json.dumps(notebook))
     assert "no papermill metadata" in str(failure_of_notebook(path))
