@@ -52,7 +52,7 @@ STUDY = $(PY) -m eraser_lib.study
 
 # `make models study` trains first, whatever MAKEFLAGS says
 .NOTPARALLEL:
-.PHONY: help setup plan study book links report test test-fast lint models check promote prose clean
+.PHONY: help setup plan study book links report test test-fast lint models check promote prose afresh clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -121,14 +121,18 @@ models: $(INSTALLED)  ## train the small models from nothing, where missing or s
 	@$(PY) -m eraser_lib.train$(if $(FINE_TUNED),.finetune) $(TRAIN)
 	@$(STUDY) record --preset $(PRESET)
 
-check: $(INSTALLED)  ## say which checkpoints and results are stale (FROM=runs/tiny: of a run)
-	@$(STUDY) check --preset $(PRESET) --folder $(FROM)
+check: $(BOOK_INSTALLED)  ## say which checkpoints and results are stale (FROM=runs/tiny: of a run); needs no torch
+	@$(BOOK_PY) -m eraser_lib.study check --preset $(PRESET) --folder $(FROM)
 
 promote: $(INSTALLED)  ## maintainers: make the complete run the committed reference
 	@$(STUDY) promote --preset $(PRESET)
 
 prose: $(INSTALLED)  ## maintainers: bring edited text cells into the executed notebooks without running them
 	@$(STUDY) prose --preset $(PRESET) --folder $(FROM)
+
+afresh:  ## forget the run of PRESET, and its models unless they are committed: `make models study` does all again
+	@rm -rf runs/$(STUDY_NAME)
+	@if git check-ignore -q checkpoints/$(PRESET); then rm -rf checkpoints/$(PRESET); fi
 
 clean:  ## remove runs, the rendered book and caches; keeps .venv, checkpoints and results
 	@rm -rf runs _build .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
