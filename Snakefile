@@ -4,6 +4,7 @@
 #   snakemake --cores 2                      the preset `tiny`
 #   snakemake --cores 2 --config preset=...  another one
 #   ... --config preset=... models=given     with the checkpoints that are there, and no fine-tuning
+#   ... --config preset=... longest=1440     no job asks a batch system for more minutes than these
 #
 # `make study` calls this file and adds checks, the time left, the summary and the report.
 import sys
@@ -33,9 +34,14 @@ def memory(wildcards):
     return JOBS[wildcards.job].memory_mb
 
 
+def at_most(asked):
+    """No more minutes than `longest`: a partition refuses a job that asks for more than its limit."""
+    return min(asked, int(config.get("longest", asked)))
+
+
 def minutes(wildcards, attempt):
     """More of them with each attempt, where a profile allows several."""
-    return attempt * max(10, int(4 * JOBS[wildcards.job].minutes))
+    return at_most(attempt * max(10, int(4 * JOBS[wildcards.job].minutes)))
 
 
 def models(job):
@@ -82,7 +88,7 @@ rule fine_tuning:
     threads: 1
     resources:
         mem_mb=PRESET.fine_tuning.get("memory_mb", 0),
-        runtime=lambda wildcards, attempt: attempt * 4 * PRESET.fine_tuning["minutes"],
+        runtime=lambda wildcards, attempt: at_most(attempt * 4 * PRESET.fine_tuning["minutes"]),
         gpu=1,
     shell:
         f"{THREADS} {sys.executable} -m eraser_lib.train.finetune --preset {PRESET.name} "

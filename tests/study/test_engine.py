@@ -223,6 +223,9 @@ def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str, name: s
     asked = re.findall(r"^ *resources: .*mem_mb=(\d+).*$", text, re.MULTILINE)
     wanted = [job.memory_mb for job in jobs.values()] + len(trained) * [found.fine_tuning.get("memory_mb")]
     assert sorted(map(int, asked)) == sorted(wanted)
+    limits = [max(10, int(4 * job.minutes)) for job in jobs.values()]
+    limits += len(trained) * [4 * found.fine_tuning.get("minutes", 0)]
+    assert sorted(map(int, re.findall(r"^ *resources: .*\bruntime=(\d+)", text, re.MULTILINE))) == sorted(limits)
     assert len(re.findall(r"^ *resources: .*\bgpu=1\b", text, re.MULTILINE)) == len(on_gpu) + len(trained)
 
 
@@ -242,6 +245,16 @@ def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
     assert {name: options[name] & options["default"] for name in PROFILES if name != "default"} == {
         "one-gpu": set(),
         "slurm": set(),
+    }
+
+
+def test_profiles_of_machines_that_die_try_again() -> None:
+    """A failed cell fails again, so not on one's own machine; but on a GPU or a cluster jobs die of other things."""
+    found = {name: yaml.safe_load((HERE / "profiles" / name / "config.yaml").read_text()) for name in PROFILES}
+    assert {name: options.get("retries", 0) for name, options in found.items()} == {
+        "default": 0,
+        "one-gpu": 1,
+        "slurm": 2,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -54,3 +55,20 @@ def test_jobs_that_ask_for_the_gpu_run_one_at_a_time(clone: Path) -> None:
     assert said.count("localrule notebook:") == 2
     names = {path.stem for path in (clone / "runs/toy/manifests").iterdir()}
     assert names == {WORLD, "llava-all-02_models", "qwen-all-02_models"}
+
+
+def test_a_job_that_died_is_tried_again_with_more_minutes(clone: Path) -> None:
+    asks = "device: cuda\njobs: [01_world, 02_models]\nminutes: {02_models: 5}\n"
+    (clone / "presets" / "toy.yml").write_text(PRESET + asks)
+    dies = (
+        "import os, pathlib\nif not pathlib.Path('tried').exists():\n    pathlib.Path('tried').touch()\n    os._exit(1)"
+    )
+    text = notebook("#md A title", dies, parameters=CELL + 'model: str = "llava"\n')
+    (clone / "notebooks" / "02_models.ipynb").write_text(text)
+    # of one job, with what it needs; no job may ask for more than half an hour
+    said = snakemake(clone, "toy", "longest=30", "--", "runs/toy/manifests/qwen-all-02_models.json")
+    assert "Trying to restart job" in said
+    asked = re.findall(r"runtime=(\d+)", said)
+    assert "20" in asked, "four times what is expected"
+    assert asked[-1] == "30", "then twice as many, but for the longest that a partition takes"
+    assert (clone / "runs/toy/manifests/qwen-all-02_models.json").is_file()
