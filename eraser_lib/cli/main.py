@@ -86,6 +86,8 @@ def fit(
         rows = read_rows(forget, "forget"), read_rows(retain, "retain")
         workshop.divided(*rows, alpha)  # what is wrong with them is told before a model is loaded
         blocks, pushed = parse_blocks(decide, "--decide"), parse_blocks(steer, "--steer")
+        if not instruction.strip():
+            raise ValueError("--instruction is empty; it is what makes the model decline, such as 'Decline to answer.'")
         writable(out)
         loaded = load(model, device, dtype)
         made = workshop.fit(
@@ -233,9 +235,14 @@ def attachable(folder: Path, loaded: Any, model: str) -> Any:
 
     made = Eraser.from_pretrained(folder, model=loaded.model)
     fitted_on = made.metadata.get("model_id")
-    if fitted_on not in (None, model):
+    if fitted_on not in (None, model) and not _one_folder(str(fitted_on), model):
         typer.echo(f"warning: the eraser was fitted on {fitted_on}, not on {model}; check it: eraser verify", err=True)
     return made
+
+
+def _one_folder(one: str, other: str) -> bool:
+    """Whether two names are of one folder that is there."""
+    return Path(one).is_dir() and Path(one).resolve() == Path(other).resolve()
 
 
 def writable(out: Path) -> None:
@@ -243,16 +250,16 @@ def writable(out: Path) -> None:
 
     Says so where an eraser lies there that will be replaced.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the eraser")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file; name a folder for the eraser")
     if (out / "eraser.json").exists():
         typer.echo(f"{out} holds an eraser already; it is replaced when the new one is ready", err=True)
-    made = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     try:
-        with tempfile.TemporaryFile(dir=made):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise OSError(f"{out} cannot be written: {error.strerror} ({made})") from error
+        raise OSError(f"{out} cannot be written: {error.strerror} ({there})") from error
 
 
 def parse_blocks(text: str, option: str) -> list[int] | None:

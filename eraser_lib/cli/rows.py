@@ -27,13 +27,15 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
 
     Raises:
         SchemaError: the folder's people cannot be used.
-        RowsError: no such file, a YAML file (the folder of which is meant), no row, a line that is no object, an
-            unknown key, a value that is no text, no question, or a picture that is missing or unreadable.
+        RowsError: no such file, a YAML file (the folder of which is meant), a table, no row, a line that is no object,
+            an unknown key, a value that is no text, no question, or a picture that is missing or unreadable.
     """
     if path.is_dir():
         return own.read_people(path, subset, role=role)
     if path.suffix in (".yml", ".yaml"):
         raise RowsError(f"{path} is YAML: if it lists people with their pictures, pass its folder, {path.parent}")
+    if path.suffix in (".csv", ".tsv", ".xlsx"):
+        raise RowsError(f"{path} is a table; write it as a JSON object per line, such as {EXAMPLE}")
     if not path.is_file():
         raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
     pictures: dict[Path, Image.Image] = {}  # a picture that many rows show is held once

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from PIL import Image
 
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.direction import Direction, contrast
@@ -25,6 +26,7 @@ from eraser_lib.experiments.gates import fit_joined, gate_values, halves, readin
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
+from eraser_lib.study.paths import sha256
 from eraser_lib.threshold import Calibration, calibrate, conformal_rank, rounded_up, smallest_alpha
 
 INSTRUCTION = "Decline to answer."
@@ -97,6 +99,8 @@ def fit(
     blocks = len(find_decoder(loaded.model).layers)
     _check_blocks(blocks, decide, steer)
     kept, fitted, tried = divided(forget, retain, alpha)
+    if copies := len(retain) - sum(map(len, kept.values())):
+        say(f"{copies} of {len(retain)} retained rows ask what another one asks, and do not count")
     say(f"reading {len(forget)} forget and {len(retain)} retained prompts at {blocks} blocks")
     read = of_questions(loaded, {"forget": fitted, "tried": tried, **kept}, batch_size=batch)
     solver = "person:ridge_bias" if all(row.person for row in forget) else "ridge_bias"
@@ -147,6 +151,7 @@ def divided(
         ValueError: too few rows or people, or people on both sides. It takes no model to know.
     """
     _check_people(forget, retain)
+    retain = distinct(retain)  # a copy of a row that calibrates says nothing of others
     part = _parts(retain)
     kept = {name: [row for row in retain if part[row.person or row.id] == name] for name in SHARES}
     for name, rows in kept.items():
@@ -164,6 +169,25 @@ def divided(
             "cannot be halved to measure a gate on people that it was not fitted on; give rows about more people"
         )
     return kept, *_set_apart(forget)
+
+
+def distinct(rows: Sequence[Question]) -> list[Question]:
+    """Rows without those that ask the same of the same picture as an earlier one."""
+    found: dict[tuple[str, str], Question] = {}
+    for row, asked in zip(rows, _asked(rows), strict=True):
+        found.setdefault(asked, row)
+    return list(found.values())
+
+
+def _asked(rows: Sequence[Question]) -> list[tuple[str, str]]:
+    """What each row asks: its text, and its picture by size and pixels."""
+    pictures = {id(row.prompt.image): row.prompt.image for row in rows}  # many rows may show one of them
+    told = {key: "" if picture is None else _content(picture.convert("RGB")) for key, picture in pictures.items()}
+    return [(row.prompt.text, told[id(row.prompt.image)]) for row in rows]
+
+
+def _content(picture: Image.Image) -> str:
+    return f"{picture.size} {sha256(picture.tobytes())}"
 
 
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:
@@ -290,11 +314,15 @@ def _spread(rows: Sequence[Any], most: int) -> list[Any]:
 
 
 def _check_people(forget: Sequence[Question], retain: Sequence[Question]) -> None:
-    """`ValueError` for people on both sides, and for forget rows of which only some say whom they are about."""
+    """`ValueError` for people or prompts on both sides, and for forget rows of which only some name their person."""
     both = {row.person for row in forget if row.person} & {row.person for row in retain if row.person}
     if both:
         names = ", ".join(sorted(both)[:5])
         raise ValueError(f"{names}: among the rows to forget and among the retained ones; take them out of one")
+    gone = set(_asked(forget))
+    if same := [row.id for row, asked in zip(retain, _asked(retain), strict=True) if asked in gone]:
+        raise ValueError(f"{', '.join(same[:5])}: {len(same)} retained rows ask what a row to forget asks, of the same "
+                         "picture or of none; take them out of one side")  # fmt: skip
     without = sum(row.person is None for row in forget)
     if 0 < without < len(forget):
         raise ValueError(f"{without} of {len(forget)} forget rows name no person; name one in each of them, or in none")

@@ -194,6 +194,12 @@ def test_wrong_input_is_explained_and_nothing_is_loaded(rows: dict[str, Path], t
     file.write_text("")
     done = fitted(rows, file, "--alpha", 0.05)
     assert done.exit_code == 2 and "file is a file; name a folder" in done.stderr and "loading" not in done.stderr
+    done = fitted(rows, file / "below" / "it", "--alpha", 0.05)
+    assert done.exit_code == 2 and "file is a file; name a folder" in done.stderr and "loading" not in done.stderr
+    done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--instruction", " ")
+    assert done.exit_code == 2 and "--instruction is empty" in done.stderr and "loading" not in done.stderr
+    done = fitted({**rows, "retain": tmp_path / "rows.csv"}, tmp_path / "out", "--alpha", 0.05)
+    assert done.exit_code == 2 and "rows.csv is a table; write it as a JSON object per line" in done.stderr
     done = fitted(rows, tmp_path / "out", "--alpha", 0.05, "--device", "moon")
     assert done.exit_code == 2 and "--device moon cannot be used here" in done.stderr
     done = fitted({**rows, "retain": rows["forget"]}, tmp_path / "out", "--device", "cpu")
@@ -232,6 +238,36 @@ def test_people_on_both_sides_and_rows_without_people_are_refused(
             read_rows(rows["forget"], "forget"),
             [],
         )
+
+
+def test_a_prompt_on_both_sides_is_refused_though_nobody_is_named(rows: dict[str, Path], tmp_path: Path) -> None:
+    nameless = {}
+    for name, path in rows.items():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        nameless[name] = tmp_path / f"{name}-nameless.jsonl"
+        nameless[name].write_text("\n".join(json.dumps({**line, "person": None}) for line in lines))
+    # the second shows the picture of the first under another name
+    shown, asked = nameless["forget"].read_text().splitlines()[:2]
+    picture = json.loads(shown)["image"]
+    (tmp_path / "copy.png").write_bytes((tmp_path / picture).read_bytes())
+    for line in (asked, shown.replace(picture, "copy.png")):
+        both = tmp_path / "both.jsonl"
+        both.write_text("\n".join([*nameless["retain"].read_text().splitlines(), line]))
+        done = fitted({**nameless, "retain": both}, tmp_path / "out", "--alpha", 0.05)
+        assert done.exit_code == 2 and "1 retained rows ask what a row to forget asks" in done.stderr
+        assert "loading" not in done.stderr
+
+
+def test_copies_of_a_row_do_not_calibrate(rows: dict[str, Path], tmp_path: Path) -> None:
+    """A threshold over a hundred copies of ten prompts promises nothing of an eleventh."""
+    lines = rows["retain"].read_text().splitlines()
+    rows["retain"].write_text("\n".join(lines * 100))
+    done = fitted(rows, tmp_path / "out")
+    assert done.exit_code == 2 and "needs 99 retained rows to calibrate on" in done.stderr
+    retain = read_rows(rows["retain"], "retain")
+    assert [row.id for row in workshop.distinct(retain)] == [f"retain/{n + 1}" for n in range(len(lines))]
+    kept, *_ = workshop.divided(read_rows(rows["forget"], "forget"), retain, 0.05)
+    assert sum(map(len, kept.values())) == len(lines)
 
 
 def test_retained_people_are_dealt_to_parts_that_none_misses() -> None:
@@ -341,6 +377,14 @@ def test_no_question_is_fitted_and_tried(rows: dict[str, Path]) -> None:
     sides = [{(row.person, row.prompt.text) for row in side} for side in (fitted, tried)]
     assert not sides[0] & sides[1]
     assert {row.person for row in tried} == {row.person for row in forget}
+
+
+def test_a_folder_is_the_same_by_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m1").mkdir()
+    Path("m2").mkdir()
+    assert main._one_folder("m1", "./m1/") and main._one_folder(str(tmp_path / "m1"), "m1")
+    assert not main._one_folder("m1", "m2") and not main._one_folder("owner/model", "owner/model@v1")
 
 
 def test_blocks() -> None:
