@@ -6,6 +6,10 @@ Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-q
                          --blocks 2 --width 128 --batch 1 --steps 8 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
+... in a quarter of an hour, every setting and library but no fits, twice:
+                     python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
+                         --model Qwen/Qwen2.5-VL-7B-Instruct --part speed --rounds 10 --steps 8 --batch 32
+                     ... the same with --batch 1
 Only what the published form costs to fit (gates in parallel and in turn, PGD):
                      python -m benchmarks.cost --model tiny-llava --model tiny-qwen --part published
 
@@ -45,6 +49,8 @@ PARTS = ("artifacts", "memory", "speed", "fit", "published", "growth", "profile"
 TABLE, MANIFEST = root() / "results" / "cost.csv", root() / "results" / "cost.json"
 TRAFFIC = (0, 1, 5, 50)
 """Shares of prompts about forgotten people, per cent, at which the mean cost is given."""
+REQUESTS = (10, 20)
+"""People to forget, each with a gate and a direction of their own, whose storage is told beside that of one."""
 SIZES = Sizes()
 """Pictures and steps of PGD are those of the study."""
 
@@ -53,6 +59,15 @@ def prompts(model: Any, batch: int, width: int) -> dict[str, Any]:
     """Random text prompts, all of the same length: what pads or looks at pictures stays outside the ratio."""
     ids = torch.randint(20, 200, (batch, width), generator=torch.Generator().manual_seed(0))
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+
+def placed(model: Any, inputs: dict[str, Any], *, first: int = 0) -> dict[str, Any]:
+    """Inputs with the positions of their tokens, the first of which is `first`, as `generate` passes them: repeng knows
+    padding by them. Qwen2.5-VL counts in four ways, which agree on text."""
+    batch, count = inputs["input_ids"].shape
+    positions = torch.arange(first, first + count, device=model.device).expand(batch, -1)
+    ways = 4 if model.config.model_type == "qwen2_5_vl" else 0
+    return {**inputs, "position_ids": positions.expand(ways, -1, -1) if ways else positions}
 
 
 def prefill(call: Any, inputs: dict[str, Any]) -> Any:
@@ -75,23 +90,39 @@ def timed(
     with attach() as opened:
         call = caller(model, opened)
         out: Any = None
-        mask = inputs["attention_mask"]
 
         def begin() -> None:
             nonlocal out
             out = prefill(call, inputs)
 
-        def go_on() -> None:
-            nonlocal mask
-            for _ in range(steps):
-                mask = torch.cat([mask, torch.ones_like(token)], dim=1)
-                model(input_ids=token, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
-
         first = timing.seconds(begin, model.device)
         if call is not model:
             return first, float("nan")
-        token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+        go_on = decoding(model, inputs, out, steps)
         return first, timing.seconds(go_on, model.device) / steps
+
+
+def decoding(model: Any, inputs: dict[str, Any], out: Any, steps: int) -> Callable[[], None]:
+    """Steps of one token after the prefill that gave `out`; what does not depend on the model is made before."""
+    token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+    width, ones = inputs["input_ids"].shape[1], inputs["attention_mask"]
+    ahead = []
+    for number in range(steps):
+        ones = torch.cat([ones, torch.ones_like(token)], dim=1)
+        ahead.append(placed(model, {"input_ids": token, "attention_mask": ones}, first=width + number))
+
+    def go_on() -> None:
+        for step in ahead:
+            model(**step, past_key_values=out.past_key_values, use_cache=True)
+
+    return go_on
+
+
+PASSES: dict[str, profile.Make] = {
+    "prefill": lambda model, inputs: functools.partial(prefill, model, inputs),
+    "decode": lambda model, inputs: decoding(model, inputs, prefill(model, inputs), steps=1),
+}
+"""What a profile looks into."""
 
 
 def alike(model: Any, found: dict[str, rivals.Attach], inputs: dict[str, Any]) -> dict[str, rivals.Attach]:
@@ -132,13 +163,13 @@ def speed(
 ) -> None:
     """Prefill and decoding of every method; `done` gets the rows of each setting at once.
 
-    `layers` are numbers of steered blocks; empty means one, all, and eight.
+    `layers` are numbers of steered blocks, no more than there are; empty means one, all, and eight.
     """
     depth = len(find_decoder(model).layers)
     wanted = layers or (1, depth, min(8, depth))  # the ends first, should the time run out
     for batch in batches:
-        inputs = prompts(model, batch, width)
-        for blocks in dict.fromkeys(wanted):
+        inputs = placed(model, prompts(model, batch, width))
+        for blocks in dict.fromkeys(min(blocks, depth) for blocks in wanted):
             methods = alike(model, rivals.rivals(model, blocks), inputs)
             calls = {
                 name: functools.partial(timed, model, inputs, attach, steps=steps) for name, attach in methods.items()
@@ -186,7 +217,7 @@ def traffic(times: dict[str, np.ndarray], shared: dict[str, Any]) -> list[dict[s
 
 def memory(model: Any, *, batch: int, width: int) -> list[dict[str, Any]]:
     """Peak bytes of one prefill beside the weights, of every method at all blocks."""
-    inputs = prompts(model, batch, width)
+    inputs = placed(model, prompts(model, batch, width))
     found = {}
     for name, attach in alike(model, rivals.rivals(model, len(find_decoder(model).layers)), inputs).items():
         gc.collect()
@@ -209,13 +240,15 @@ def memory(model: Any, *, batch: int, width: int) -> list[dict[str, Any]]:
 
 
 def artifacts(model: Any) -> list[dict[str, Any]]:
-    """Bytes that are stored, against one float32 matrix per steered block."""
+    """Bytes that are stored, against one float32 matrix per steered block; of our gate also for many requests."""
     decoder = find_decoder(model)
     depth, size = len(decoder.layers), decoder.hidden_size
     rows = []
     for layers in sorted({1, min(8, depth), depth}):
         dense = 4 * size * size * layers
-        for name, eraser in rivals.erasers(model, layers).items():
+        stored = rivals.erasers(model, layers)
+        stored |= {f"eraser ({count} requests)": rivals.requests(model, layers, count) for count in REQUESTS}
+        for name, eraser in stored.items():
             value = artifact_bytes(eraser)
             rows.append({
                 "shape": f"hidden size {size}", "method": name, "layers": layers, "batch": 0, "phase": "artifact",
@@ -295,12 +328,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--rounds", type=int, default=31, help="rounds at batch 1; half as many at larger batches")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--layers", type=int, nargs="+", default=(), help="steered blocks; default 1, all and 8")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=(),
+        help="numbers of steered blocks, more than there are mean all; default 1, all and 8",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, default=16, help="decoding steps that are timed together")
     parser.add_argument("--width", type=int, default=0, help="prompt tokens; default 48 (tiny) or 600")
     parser.add_argument("--rows", type=int, default=1000, help="retain prompts of the fit, 0: no fit")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="measure only these; default all")
     options = parser.parse_args(arguments)
+    if min(options.layers, default=1) < 1:
+        parser.error("--layers: at least one block")
     if absent := rivals.missing():
         print(
             f"Not installed, so not compared: {', '.join(absent)}. Rows of this machine and model are replaced without "
@@ -331,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             repeats = 1 if options.device.startswith("cuda") else options.rounds
             for batch in options.batch:
                 profile.write([{**about, **row} for row in profile.operations(
-                    model, prompts(model, batch, width), prefill, layers=options.layers, repeats=repeats,
+                    model, placed(model, prompts(model, batch, width)), PASSES, layers=options.layers, repeats=repeats,
                 )])  # fmt: skip
         if "speed" in parts:
             speed(

@@ -30,6 +30,8 @@ TABLE = root() / "results" / "hours.csv"
 PEOPLE = (500 + 153) / (200 + 40)
 """Fictitious people and celebrities of MLLMU-Bench against those of the tiny world."""
 LARGE = {"llava": "llava-hf/llava-1.5-7b-hf", "qwen": "Qwen/Qwen2.5-VL-7B-Instruct"}
+GPU = "NVIDIA H100 80GB HBM3"
+"""Whose hours are told."""
 TOKENS = {"llava": 576 + 64 + 26, "qwen": 400 + 64 + 133}
 """Of one prompt with a picture: image tokens, text, and what the vision tower's work is worth in tokens of the language
 model (weights times patches: 0.3e9 x 577 of 6.7e9 a token, 0.63e9 x 1600 of 7.6e9)."""
@@ -61,9 +63,9 @@ def unit_seconds(costs: pd.DataFrame, model: str, cpu: str, phase: str = "prefil
 
 
 def large_unit_seconds(costs: pd.DataFrame, model: str, phase: str = "prefill") -> float:
-    """The same of the 7B model on one GPU. A prefill was measured with text of another length, and is charged by the
+    """The same of the 7B model on `GPU`. A prefill was measured with text of another length, and is charged by the
     token."""
-    row = _unsteered(costs, LARGE[model], "a GPU", phase)
+    row = _unsteered(costs[costs["machine"] == GPU], LARGE[model], GPU, phase)
     per_prompt = float(row["value"]) / 32
     return per_prompt / int(str(row["shape"]).split()[0]) * TOKENS[model] if phase == "prefill" else per_prompt
 

@@ -20,6 +20,7 @@ TABLE = root() / "results" / "cost_profile.csv"
 COLUMNS = [
     "machine",
     "model",
+    "phase",
     "method",
     "layers",
     "batch",
@@ -31,42 +32,47 @@ COLUMNS = [
     "commit",
 ]
 METHODS = (
-    "unsteered", "eraser", "eraser (opened)", "eraser (one pass)", "eraser (published form)", "bare hook",
-    "dense, every token",
+    "unsteered", "eraser", "eraser (opened)", "eraser (one pass)", "eraser (published form)", "eraser (constant)",
+    "bare hook", "steering-vectors", "dense, every token",
 )  # fmt: skip
+"""Whose passes are looked into, where they are installed."""
+Make = Callable[[Any, dict[str, Any]], Callable[[], Any]]
+"""From a model and its inputs, the pass that is looked into, with all made that comes before it."""
 FEWEST = 2e-5
 """Seconds in a pass below which an operation is left out."""
 
 
 def operations(
-    model: Any, inputs: dict[str, Any], run: Callable[[Any, dict[str, Any]], Any], *, layers: Sequence[int] = (),
-    repeats: int = 1,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per method and operation: calls and seconds of a pass, and how many more they are than unsteered.
+    model: Any, inputs: dict[str, Any], passes: Mapping[str, Make], *, layers: Sequence[int] = (), repeats: int = 1
+) -> list[dict[str, Any]]:
+    """One row per phase, method and operation: calls and seconds of a pass, and how many more they are than unsteered.
 
     Seconds are those of the kernels on a GPU, else of the operations themselves on the processor. The operation `all`
-    is their sum. `layers`: numbers of steered blocks; empty means one and all. Of one pass, the median of `repeats`.
+    is their sum. `passes`: by phase. `layers`: numbers of steered blocks; empty means one and all. Of one pass, the
+    median of `repeats`.
     """
     device = model.device.type
     batch = int(inputs["input_ids"].shape[0])
     rows: list[dict[str, Any]] = []
     for count in layers or (1, len(find_decoder(model).layers)):
         found = rivals.rivals(model, count)
-        seen: dict[str, list[Took]] = {name: [] for name in METHODS}
+        methods = [name for name in METHODS if name in found]
+        seen: dict[tuple[str, str], list[Took]] = {(phase, name): [] for phase in passes for name in methods}
         for _ in range(repeats):  # in turn, since a processor is faster in one minute than in the next
-            for name in METHODS:
+            for name in methods:
                 with found[name]():
-                    run(model, inputs)
-                    seen[name].append(_took(lambda: run(model, inputs), device))
-        plain = _middle(seen["unsteered"])
-        for name in METHODS:
-            took = _middle(seen[name])
+                    for phase, make in passes.items():
+                        make(model, inputs)()
+                        seen[phase, name].append(_took(make(model, inputs), device))
+        for (phase, name), looks in seen.items():
+            took, plain = _middle(looks), _middle(seen[phase, "unsteered"])
             for operation in dict.fromkeys((*took, *plain)):
                 (calls, seconds), (before, without) = (side.get(operation, (0.0, 0.0)) for side in (took, plain))
                 if max(seconds, without) >= FEWEST:
                     rows.append({
-                        "method": name, "layers": count, "batch": batch, "operation": operation, "calls": calls,
-                        "seconds": seconds, "more_calls": calls - before, "more_seconds": seconds - without,
+                        "phase": phase, "method": name, "layers": count, "batch": batch, "operation": operation,
+                        "calls": calls, "seconds": seconds, "more_calls": calls - before,
+                        "more_seconds": seconds - without,
                     })  # fmt: skip
     return rows
 
@@ -101,9 +107,9 @@ def _middle(passes: Sequence[Took]) -> Took:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Replace the rows of these machines, models and batches in `results/cost_profile.csv`.
+    """Replace the rows of these machines, models, phases and batches in `results/cost_profile.csv`.
 
     `commit`: of the code that was profiled; empty in rows that are older than the column.
     """
     new = pd.DataFrame(rows).assign(commit=git_state()["git_commit"])
-    replace_rows(TABLE, new, keys=["machine", "model", "batch"], columns=COLUMNS, digits=5)
+    replace_rows(TABLE, new, keys=["machine", "model", "phase", "batch"], columns=COLUMNS, digits=5)

@@ -55,6 +55,15 @@ def erasers(model: Any, count: int) -> dict[str, Eraser]:
     }
 
 
+def requests(model: Any, count: int, people: int) -> Eraser:
+    """The two-pass form with a request for each of so many people, as it is stored: a gate and directions for each."""
+    decoder = find_decoder(model)
+    site = HookSite(decision_block(count, len(decoder.layers)))
+    directions = {HookSite(block): _vectors(decoder.hidden_size, people, seed=block) for block in range(count)}
+    gate = Gate(_vectors(decoder.hidden_size, people, seed=1), torch.zeros(people)).with_threshold(float("inf"))
+    return Eraser(directions=directions, gates={site: gate})
+
+
 def decision_block(count: int, depth: int) -> int:
     """Where the gate of the two-pass form is read: at three quarters of the depth, or behind the last steered block
     where that is later."""

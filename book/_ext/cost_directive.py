@@ -144,11 +144,15 @@ class ResultsProfile(ResultsDirective):
     """`results-profile`: how much longer each kind of operation takes under steering, in milliseconds of a pass.
 
     The argument is the model. `layers`: number of steered blocks; `batch`: of how many prompts, 32 if not said;
-    `methods`: only these, separated by semicolons; `least`: milliseconds below which operations are put together;
-    `calls`: show beside the milliseconds how many operations more there are.
+    `phase`: `decode`, for a step, in the place of a prefill; `machine`: a part of the machine's name, where several
+    were measured; `methods`: only these, separated by semicolons; `least`: milliseconds below which operations are put
+    together; `calls`: show beside the milliseconds how many operations more there are.
     """
 
-    option_spec: ClassVar[Any] = {**options("layers", "batch", "methods", "least"), "calls": directives.flag}
+    option_spec: ClassVar[Any] = {
+        **options("layers", "batch", "phase", "machine", "methods", "least"),
+        "calls": directives.flag,
+    }
 
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table and the machine."""
@@ -160,13 +164,15 @@ class ResultsProfile(ResultsDirective):
         table = pd.read_csv(path)
         batch = int(self.options.get("batch", "32"))
         table = table[(table["model"] == model) & (table["layers"] == layers) & (table["batch"] == batch)]
+        table = table[table["phase"] == self.options.get("phase", "prefill")]
+        table = table[table["machine"].str.contains(self.options.get("machine", ""), regex=False)]
         methods = [name.strip() for name in self.options["methods"].split(";")]
         missing = [name for name in methods if name not in set(table["method"])]
         if missing:
             where = f"{model} with {layers} blocks at batch {batch}"
             raise MissingResult(f"{path.name} has no rows of {where} for {', '.join(missing)}")
         if table["machine"].nunique() > 1:
-            raise MissingResult(f"{path.name} has {model} on several machines, and this table is of one")
+            raise MissingResult(f"{path.name} has {model} on several machines; name one by :machine:")
         cells = table.assign(more=1e3 * table["more_seconds"]).pivot_table(
             index="operation", columns="method", values=["more", "more_calls"], fill_value=0.0
         )

@@ -100,6 +100,20 @@ def test_rivals_do_what_they_are_called(tiny: Any, monkeypatch: pytest.MonkeyPat
     assert torch.equal(values["unsteered"], logits(tiny, found["unsteered"], inputs)), "and nothing is left behind"
 
 
+def test_positions_are_those_that_the_model_would_count(tiny: Any) -> None:
+    """They are given for repeng, which knows padding by them, and to all methods alike."""
+    inputs = cost.prompts(tiny, 2, 12)
+    step = {"input_ids": inputs["input_ids"][:, :1], "attention_mask": torch.ones(2, 13, dtype=torch.long)}
+    with torch.no_grad():
+        told, counted = (cost.prefill(tiny, one) for one in (cost.placed(tiny, inputs), inputs))
+        assert torch.equal(told.logits, counted.logits)
+        after = [
+            tiny(**one, past_key_values=found.past_key_values, use_cache=True).logits
+            for one, found in ((cost.placed(tiny, step, first=12), told), (step, counted))
+        ]
+    assert torch.equal(*after)
+
+
 def test_a_rival_that_computes_something_else_is_left_out(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,7 +364,13 @@ def test_a_profile_says_what_steering_adds(tiny: Any, tmp_path, monkeypatch: pyt
     monkeypatch.setattr(profile, "TABLE", tmp_path / "profile.csv")
     monkeypatch.setattr(profile, "FEWEST", 0.0)
     with torch.no_grad():
-        rows = profile.operations(tiny, cost.prompts(tiny, 2, 12), cost.prefill, layers=(1,), repeats=1)
+        inputs = cost.placed(tiny, cost.prompts(tiny, 2, 12))
+        both = profile.operations(tiny, inputs, cost.PASSES, layers=(1,), repeats=1)
+    assert {row["method"] for row in both} >= {"eraser (constant)", "eraser (opened)", "dense, every token"}
+    steps = {row["method"]: row for row in both if row["phase"] == "decode" and row["operation"] == "all"}
+    assert steps["eraser (opened)"]["more_calls"] == 0 == steps["eraser"]["more_calls"], "hooks rest while decoding"
+    assert steps["bare hook"]["more_calls"] > 0
+    rows = [row for row in both if row["phase"] == "prefill"]
     calls = {(row["method"], row["operation"]): row for row in rows}
     assert calls["unsteered", "aten::mm"]["more_calls"] == 0 or calls["unsteered", "aten::addmm"]["more_calls"] == 0
     total = calls["unsteered", "all"]
@@ -387,11 +407,12 @@ def test_attached_vectors_count_in_memory_and_matrices_count_more(tiny: Any) -> 
 
 def test_hours_scale_with_prefills_people_and_shares() -> None:
     row = {"model": "tiny-llava", "method": "unsteered", "phase": "prefill", "batch": 32, "machine": "X, 2 threads"}
-    large = {**row, "machine": "G", "shape": "600 tokens", "value": 0.96}
+    large = {**row, "machine": hours.GPU, "shape": "600 tokens", "value": 0.96}
     prefills = [{**row, "value": 0.16}, *({**large, "model": name} for name in hours.LARGE.values())]
     # a step is a twentieth of a prefill on the processor, and a sixtieth on the GPU
     steps = [
-        {**one, "phase": "decode", "value": one["value"] / (60 if one["machine"] == "G" else 20)} for one in prefills
+        {**one, "phase": "decode", "value": one["value"] / (60 if one["machine"] == hours.GPU else 20)}
+        for one in prefills
     ]
     costs = pd.DataFrame([*prefills, *steps])
     assert hours.unit_seconds(costs, "llava", "X") == pytest.approx(0.01), "two threads for 32 prompts"
