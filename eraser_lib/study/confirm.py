@@ -4,7 +4,7 @@ An edit of a module makes every job stale that imports it. Hours of training are
 show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical with
 the reference's (up to rounding in what gates say: `ROUNDED`), a job that was not run again is *confirmed* where all
 that changed of its inputs are modules which the jobs that were run import too. Of jobs that are run again by themselves
-those count that wrote the same logs, or, where they write none, printed the same. Its manifest keeps the commit that
+those count that wrote the same logs, or, where they write none, printed the same, up to that rounding. Its manifest keeps the commit that
 made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof (a line of a shared
 module that only the old job reaches was not run); a changed notebook, parameter, setting or checkpoint, or a module of
 its own, is never confirmed. The committed results of other studies (larger models, other widths) are held to the same
@@ -14,6 +14,7 @@ rule, since the machine that made them may not be at hand.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ UNLIKE = ("seconds",)
 ROUNDED = ("gate_value", "gate_values")
 """Columns whose last digits another processor's linear algebra moves; what opens is compared exactly."""
 ROUNDING = 1e-6
-"""By how much, at most, as a share of the largest value."""
+"""By how much, at most, as a share of the largest value; of a number that was printed, as a share of itself."""
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 def differing(preset: Preset) -> list[str]:
@@ -113,10 +115,21 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
             alike = all(_same(run.path / log, reference.path / log) for log in logs)
         else:
             mine, theirs = (_printed(folder.notebook(name)) for folder in (run, reference))
-            alike = bool(mine) and mine == theirs
+            alike = bool(mine) and len(mine) == len(theirs) and all(map(_reads_alike, mine, theirs))
         if alike:
             found.append(name)
     return found
+
+
+def _reads_alike(mine: str, theirs: str) -> bool:
+    """Whether two texts are the same but for the last digits of their numbers."""
+    if mine == theirs:
+        return True
+    numbers = [[float(found) for found in _NUMBER.findall(text)] for text in (mine, theirs)]
+    same_words = _NUMBER.sub("", mine) == _NUMBER.sub("", theirs) and len(numbers[0]) == len(numbers[1])
+    return same_words and all(
+        abs(one - other) <= ROUNDING * max(abs(one), abs(other)) for one, other in zip(*numbers, strict=True)
+    )
 
 
 def _printed(path: Path) -> list[str]:

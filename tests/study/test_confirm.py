@@ -245,6 +245,22 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
     assert promote.promote(preset.load("toy"))[1]["llava-all-08_tune_npo"] == "confirmed"
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "alike"),
+    [
+        ("norm 218.403732, at 0", "norm 218.403702, at 0", True),
+        ("norm -1.5e-07 of 3", "norm -1.5000001e-07 of 3", True),
+        ("norm 218.41, at 0", "norm 218.40, at 0", False),
+        ("opened 12 of 40", "opened 13 of 40", False),
+        ("gate: open, 0.5", "gate: closed, 0.5", False),
+        ("0.5 0.5", "0.5", False),
+        ("norm 1e-12", "norm 0", False),
+    ],
+)
+def test_last_digits_of_what_was_printed_may_differ(mine: str, theirs: str, alike: bool) -> None:
+    assert confirm._reads_alike(mine, theirs) is alike
+
+
 @pytest.mark.parametrize("printed", ["0.25", "0.26", ""])
 def test_a_job_without_logs_speaks_by_what_it_printed(slow: tuple, clone: Path, printed: str) -> None:
     short, whole = slow
