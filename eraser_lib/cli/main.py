@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import tempfile
@@ -207,7 +208,7 @@ def verify(
 def load(model: str, device: str, dtype: str) -> Any:
     """The model, with device and type named in words. `ValueError` for a type that is none."""
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     from eraser_lib.families import load_model
 
@@ -221,12 +222,23 @@ def load(model: str, device: str, dtype: str) -> Any:
             raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
     typer.echo(f"loading {model}", err=True)
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+    if bits:  # one line for each layer and pass
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     name, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
-    return load_model(
-        name, dtype=torch.bfloat16 if bits else getattr(torch, dtype), device="cpu" if device == "auto" else device,
-        revision=revision or None, spread=device == "auto", bits=bits,
-    )  # fmt: skip
+    try:
+        loaded = load_model(
+            name, dtype=torch.bfloat16 if bits else getattr(torch, dtype), device="cpu" if device == "auto" else device,
+            revision=revision or None, spread=device == "auto", bits=bits,
+        )  # fmt: skip
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{model}: one of its JSON files is broken ({error}); fetch the model again") from error
+    if getattr(loaded.processor, "patch_size", 0) is None:
+        raise ValueError(
+            f"{model} does not say how large the patches of a picture are: its processor_config.json is missing, or is "
+            "of an older kind. Take it from a newer copy of the same model."
+        )
+    return loaded
 
 
 def attachable(folder: Path, loaded: Any, model: str) -> Any:

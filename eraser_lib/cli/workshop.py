@@ -38,6 +38,9 @@ TOKENS = 50
 NEAR = 0.05
 """Readings that open this much less than the best count as good: of these the one with most blocks is taken, because
 rows that are set apart share words and pictures with those that are fitted, and single blocks lean on just that."""
+WIDEST = 10_000
+"""Numbers that a gate may read together, unless blocks are named: its solver holds up to eleven matrices of so many
+rows and columns in float64, 8.8 GB, and takes minutes. Of a 7B model that is two blocks joined."""
 SHARES = {"fit": 3, "select": 1, "calibrate": 2}
 """Parts of the retained rows, in sixths."""
 CONTRAST, TRIED = 192, 32
@@ -109,7 +112,7 @@ def fit(
     asked = {"forget": fitted, "retain": kept["fit"]}
     about = {"forget": read["forget"], "retain": read["fit"]}
     table: list[dict[str, Any]] = []
-    for layers in [tuple(decide)] if decide else [found for found in readings(blocks) if found[-1] >= blocks // 3]:
+    for layers in [tuple(decide)] if decide else to_try(blocks, find_decoder(loaded.model).hidden_size):
         gate = fit_joined(solver, about, asked, layers)
         bound = calibrate({"select": gate_values(gate, join(read["select"], layers))}, loose).value
         up = gate_values(gate, join(read["tried"], layers))
@@ -169,6 +172,15 @@ def divided(
             "cannot be halved to measure a gate on people that it was not fitted on; give rows about more people"
         )
     return kept, *_set_apart(forget)
+
+
+def to_try(blocks: int, width: int) -> list[tuple[int, ...]]:
+    """Blocks that may decide: the study's readings of the later two thirds whose gate is no wider than `WIDEST`.
+
+    `width`: of one block. A gate over joined blocks is as wide as all of them.
+    """
+    late = [layers for layers in readings(blocks) if layers[-1] >= blocks // 3]
+    return [layers for layers in late if len(layers) * width <= max(WIDEST, width)]
 
 
 def distinct(rows: Sequence[Question]) -> list[Question]:

@@ -4,11 +4,11 @@ An edit of a module makes every job stale that imports it. Hours of training are
 show as well: that the edit changed no number. So when a run is promoted, and every log that it made is identical with
 the reference's (up to rounding in what gates say: `ROUNDED`), a job that was not run again is *confirmed* where all
 that changed of its inputs are modules which the jobs that were run import too. Of jobs that are run again by themselves
-those count that wrote the same logs, or, where they write none, printed the same, up to that rounding. Its manifest keeps the commit that
-made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof (a line of a shared
-module that only the old job reaches was not run); a changed notebook, parameter, setting or checkpoint, or a module of
-its own, is never confirmed. The committed results of other studies (larger models, other widths) are held to the same
-rule, since the machine that made them may not be at hand.
+those count that wrote the same logs, or, where they write none, printed the same, up to that rounding. Its manifest
+keeps the commit that made it and says beside it which jobs confirmed it, at which commit. This is evidence and no proof
+(a line of a shared module that only the old job reaches was not run); a changed notebook, parameter, setting or
+checkpoint, or a module of its own, is never confirmed. The committed results of other studies (larger models, other
+widths) are held to the same rule, since the machine that made them may not be at hand.
 """
 
 from __future__ import annotations

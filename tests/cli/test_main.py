@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +19,14 @@ from click.testing import Result
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from benchmarks.memory import LiveBytes
 from eraser_lib import Eraser, HookSite, families
 from eraser_lib.bench.portraits import render, training_view
 from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.cli import main, workshop
 from eraser_lib.cli.main import app, parse_blocks
 from eraser_lib.cli.rows import read_rows
+from eraser_lib.experiments.gates import fit_joined
 from eraser_lib.families import Loaded
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import calibrate
@@ -365,9 +368,29 @@ def test_how_a_model_is_named(
 ) -> None:
     (tmp_path / "here@home").mkdir()  # a folder may have the sign in its name
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(families, "load_model", lambda name, **options: {"name": name, **options})
-    found = main.load(*words)
+    monkeypatch.setattr(
+        families, "load_model", lambda name, **options: SimpleNamespace(name=name, processor=None, **options)
+    )
+    found = vars(main.load(*words))
     assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (json.JSONDecodeError("Expecting value", "", 0), "one of its JSON files is broken"),
+        (SimpleNamespace(processor=SimpleNamespace(patch_size=None)), "its processor_config.json is missing"),
+    ],
+)
+def test_what_a_model_lacks_is_wrong_input(found: object, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> object:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(families, "load_model", load)
+    with pytest.raises(ValueError, match=said):
+        main.load("a-model", "cpu", "float32")
 
 
 def test_no_question_is_fitted_and_tried(rows: dict[str, Path]) -> None:
@@ -385,6 +408,25 @@ def test_a_folder_is_the_same_by_every_name(tmp_path: Path, monkeypatch: pytest.
     Path("m2").mkdir()
     assert main._one_folder("m1", "./m1/") and main._one_folder(str(tmp_path / "m1"), "m1")
     assert not main._one_folder("m1", "m2") and not main._one_folder("owner/model", "owner/model@v1")
+
+
+def test_a_gate_is_no_wider_than_its_solver_has_room_for(loaded: Loaded) -> None:
+    assert (28, 29, 30, 31) not in workshop.to_try(32, 4096) and (30, 31) in workshop.to_try(32, 4096)
+    assert (2, 3, 4, 5) in workshop.to_try(6, 256)
+    assert all(len(layers) == 1 for layers in workshop.to_try(80, 8192)) and len(workshop.to_try(80, 20_000)) > 3
+    assert all(layers[-1] >= 10 for layers in workshop.to_try(32, 4096))
+
+
+def test_the_solver_of_a_gate_holds_as_many_matrices_as_is_said() -> None:
+    """The room that `WIDEST` is for, and that the book states: eleven of the gate's width, in float64."""
+    width, blocks, generator = 256, 2, torch.Generator().manual_seed(0)
+    rows = {side: some(f"{side} {n % many}" for n in range(count)) for side, many, count in
+            (("forget", 2, 10), ("retain", 20, 60))}  # fmt: skip
+    read = {side: {HookSite(block): torch.randn(len(own), width, generator=generator) for block in range(blocks)}
+            for side, own in rows.items()}  # fmt: skip
+    with LiveBytes() as live:
+        fit_joined("person:ridge_bias", read, rows, tuple(range(blocks)))
+    assert 6 < live.peak / (8 * (width * blocks) ** 2) < 11
 
 
 def test_blocks() -> None:

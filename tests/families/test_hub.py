@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +20,7 @@ from eraser_lib.families import Loaded, base, hub, load_model
 from eraser_lib.gate import Gate
 from eraser_lib.study.paths import root
 from eraser_lib.train.models import save_model
+from tests.families.conftest import make
 
 
 @pytest.fixture
@@ -76,6 +80,34 @@ def test_the_published_checkpoints_are_pinned_and_their_sizes_are_those_of_their
     assert pytest.approx({name: 2 * shape.billions for name, shape in REAL.items()}, rel=5e-3) == hub.GIGABYTES
     assert hub.revision_of("llava-hf/llava-1.5-7b-hf", "mine") == "mine"
     assert hub.revision_of("someone/else", None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "name"), [("llava", "llava-hf/llava-1.5-7b-hf"), ("qwen", "Qwen/Qwen2.5-VL-7B-Instruct")]
+)
+def test_configuration_weights_and_processor_are_read_at_the_fixed_commit(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    """From a cache that holds this commit and no branch, without a network: who asks for the newest gets nothing."""
+    snapshot = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / hub.PUBLISHED[name].revision
+    small = make(family)
+    small.model.save_pretrained(snapshot)
+    small.processor.save_pretrained(snapshot)
+    code = f"from eraser_lib.families import load_model; print(load_model({name!r}).family)"
+    around = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root(), env=around, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(family)
+
+
+def test_attention_is_sdpa(loaded: Loaded, saved: Path) -> None:
+    again = load_model(saved)
+    assert {again.model.config._attn_implementation, again.model.config.get_text_config()._attn_implementation} == {
+        "sdpa"
+    }
 
 
 def test_an_interrupted_download_is_named(saved: Path) -> None:
@@ -192,7 +224,11 @@ def test_quantised_weights_need_their_package_and_a_known_width(saved: Path, mon
 def test_a_quantised_model_is_steered(loaded: Loaded, prompts: list[Prompt], bits: int) -> None:
     pytest.importorskip("bitsandbytes", reason="not installed: pip install bitsandbytes")
     mine = load_model(root() / "checkpoints" / "tiny" / loaded.family / "vanilla", bits=bits)
-    assert "bit" in type(find_decoder(mine.model).layers[0].mlp.down_proj).__name__
+    wanted = {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
+    assert type(find_decoder(mine.model).layers[0].mlp.down_proj).__name__ == wanted
+    if bits == 4:
+        config = base._quantised(4, torch.bfloat16)
+        assert (config.bnb_4bit_compute_dtype, config.bnb_4bit_quant_type) == (torch.bfloat16, "nf4")
     inputs = mine.encode(prompts)
     with torch.no_grad():
         plain = mine.model(**inputs).logits
