@@ -93,7 +93,7 @@ def test_the_command_reads_what_was_written(
     assert given == tmp_path / "to" / "forget" / ("" if named else "rows.jsonl")
     found = read_rows(given, "forget")
     assert content(found) == content(wanted)
-    check_sides(found, [replace(found[0], person="somebody else")])
+    check_sides(found, [replace(found[0], person="somebody else", prompt=Prompt("What else?"))])
     file = "people.jsonl" if named else "rows.jsonl"
     assert {path.name for path in (tmp_path / "to" / "forget").iterdir()} == {file, "pictures"}
     assert len(list((tmp_path / "to" / "forget" / "pictures").iterdir())) == pictures, "each is written once"
