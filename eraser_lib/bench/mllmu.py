@@ -15,7 +15,7 @@ import pandera.pandas as pa
 from eraser_lib.bench.protocols import ZERO_SHOT, Protocol, one_shot
 from eraser_lib.bench.reader import PROFILE, TASKS, SchemaError, plain_cell, questions_of, read_profiles
 from eraser_lib.bench.records import Question, Role, Subset
-from eraser_lib.bench.schema import cells, is_picture, read_table, some, validate
+from eraser_lib.bench.schema import cells, check_whole, is_picture, read_table, some, validate
 
 HUB = "MLLMMU/MLLMU-Bench"
 FILES = (
@@ -42,17 +42,27 @@ def locate(source: str | Path, name: str, *, revision: str | None = None) -> Pat
 
     Raises:
         ValueError: no such part.
-        FileNotFoundError: the folder has it not, or the hub was not reached; says what to fetch.
+        FileNotFoundError: the folder has it not or is none, or the hub was not reached; says what to fetch.
+        SchemaError: the folder lacks some of its shards.
     """
     if name not in FILES:
         raise ValueError(f"MLLMU-Bench has no part {name!r}; it has {', '.join(FILES)}")
-    folder = Path(source)
-    if not folder.exists():
-        folder = _download(str(source), name, revision)
-    for path in (folder / f"{name}.parquet", folder / name):
-        if path.is_file() or any(path.glob("*.parquet")):
-            return path
-    raise FileNotFoundError(f"{folder} holds neither {name}.parquet nor {name}/*.parquet; found {_listed(folder)}")
+    folder, hub = Path(source), HUB
+    if not folder.exists():  # a cache may hold another part alone, and give it where there is no network
+        folder, hub = _download(str(source), name, revision), str(source)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is a file; pass the folder of the benchmark, which holds {name}.parquet or {name}/*.parquet"
+        )
+    if (path := folder / f"{name}.parquet").is_file():
+        return path
+    if not any((path := folder / name).glob("*.parquet")):
+        raise FileNotFoundError(
+            f"{folder} holds neither {name}.parquet nor {name}/*.parquet; found {_listed(folder)}\n"
+            + _how_to_fetch(hub, revision)
+        )
+    check_whole(path, _how_to_fetch(hub, revision))
+    return path
 
 
 def commit(source: str | Path, revision: str | None = None) -> str | None:
@@ -103,12 +113,17 @@ def _download(source: str, name: str, revision: str | None) -> Path:
     except Exception as error:  # of many kinds: offline, gated, renamed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
-            f"{source} could not be fetched from the hub: {reason}\n"
-            f"Where there is a network (about {GIGABYTES:g} GB):\n"
-            f"    hf download {source} --repo-type dataset{f' --revision {revision}' if revision else ''} "
-            f"--local-dir {source.rsplit('/', 1)[-1]}\n"
-            "Then copy that folder here and pass its path."
+            f"{source} could not be fetched from the hub: {reason}\n{_how_to_fetch(source, revision)}"
         ) from error
+
+
+def _how_to_fetch(source: str, revision: str | None) -> str:
+    return (
+        f"Where there is a network (about {GIGABYTES:g} GB):\n"
+        f"    hf download {source} --repo-type dataset{f' --revision {revision}' if revision else ''} "
+        f"--local-dir {source.rsplit('/', 1)[-1]}\n"
+        "Then copy that folder here and pass its path."
+    )
 
 
 def _listed(folder: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 
 from eraser_lib.bench import mllmu
@@ -39,14 +40,67 @@ def test_the_tiny_world_is_in_the_form_of_the_benchmark(written: tuple[Path, str
 def test_a_folder_of_shards_is_read_as_one_file(tmp_path: Path) -> None:
     folder = tmp_path / "MLLMU-Bench" / "forget_5"
     folder.mkdir(parents=True)
-    for number in (1, 2):
+    for number in (0, 1):
         shutil.move(_write(tmp_path, _row(ID=str(number))), folder / f"train-0000{number}-of-00002.parquet")
     found = mllmu.questions(tmp_path / "MLLMU-Bench", "forget_5", "forget")
-    assert list(dict.fromkeys(question.person for question in found)) == ["1", "2"]
+    assert list(dict.fromkeys(question.person for question in found)) == ["0", "1"]
     with pytest.raises(FileNotFoundError, match=r"neither Test_Set.parquet nor Test_Set/\*.parquet; found forget_5"):
         mllmu.locate(tmp_path / "MLLMU-Bench", "Test_Set")
     with pytest.raises(ValueError, match="no part 'test'; it has Full_Set"):
         mllmu.locate(tmp_path, "test")
+
+
+FETCH = re.escape("hf download MLLMMU/MLLMU-Bench --repo-type dataset --local-dir MLLMU-Bench")
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        (["train-00000-of-00002"], "train-00001-of-00002.parquet"),
+        (["train-00000-of-00001", "test-00001-of-00002"], "test-00000-of-00002.parquet"),
+        (["train-00000-of-00001", "train-00000-of-00002-0123456789abcdef"], "train-00001-of-00002.parquet"),
+        (["train-00001-of-00003"], "train-00000-of-00003.parquet; train-00002-of-00003.parquet"),
+    ],
+)
+def test_a_part_that_was_fetched_half_is_not_read_as_a_whole(tmp_path: Path, files: list[str], missing: str) -> None:
+    for name in ("ft_Data", "Test_Set"):
+        (tmp_path / name).mkdir()
+        for number, file in enumerate(files):
+            shutil.move(_write(tmp_path, _row(ID=str(number))), tmp_path / name / f"{file}.parquet")
+    _write(tmp_path, _row()).rename(tmp_path / "Full_Set.parquet")
+    for name, read in (
+        ("Test_Set", lambda: mllmu.questions(tmp_path, "Test_Set", "test")),
+        ("Test_Set", lambda: mllmu.people(tmp_path, "Test_Set")),
+        ("ft_Data", lambda: mllmu.profiles(tmp_path)),
+    ):
+        with pytest.raises(SchemaError, match=rf"(?s){name} is not whole, it lacks {re.escape(missing)}\n.*{FETCH}"):
+            read()
+
+
+def test_a_part_without_rows_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame([_as_json(_row())])[:0].to_parquet(tmp_path / "forget_5.parquet")
+    shutil.copy(tmp_path / "forget_5.parquet", tmp_path / "ft_Data.parquet")
+    for read in (
+        lambda: mllmu.questions(tmp_path, "forget_5", "forget"),
+        lambda: mllmu.people(tmp_path, "forget_5"),
+        lambda: mllmu.profiles(tmp_path),
+    ):
+        with pytest.raises(SchemaError, match=r"\.parquet has no rows; fetch it again"):
+            read()
+
+
+def test_a_folder_that_lacks_a_part_and_a_file_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"(?s)\*\.parquet; found nothing\n.*{FETCH}"):
+        mllmu.people(tmp_path, "forget_5")
+    (tmp_path / "files" / "ft_Data").mkdir(parents=True)
+    serve(tmp_path / "files", monkeypatch)
+    with pytest.raises(FileNotFoundError, match=rf"(?s){COMMIT} holds neither .*; found ft_Data\n.*{FETCH}"):
+        mllmu.people(mllmu.HUB, "forget_5")
+    with pytest.raises(FileNotFoundError, match=r"hf download some/copy --repo-type dataset --revision abc "):
+        mllmu.people("some/copy", "forget_5", revision="abc")
+    path = _write(tmp_path, _row())
+    with pytest.raises(FileNotFoundError, match=rf"{re.escape(str(path))} is a file; pass the folder of the benchmark"):
+        mllmu.people(path, "forget_5")
 
 
 def test_without_a_network_the_error_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +145,23 @@ def test_the_newest_files_are_told_by_their_commit_and_with_a_warning(
         assert mllmu.commit(mllmu.HUB) == COMMIT
     assert mllmu.commit(mllmu.HUB, "v1") == COMMIT, "a tag is told by its commit, and without a warning"
     assert asked == [None, "v1"]
+
+
+def test_a_part_is_fetched_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names that files have on the hub."""
+    files = {name: f"{name}/train-00000-of-00001.parquet" for name in mllmu.FILES}
+
+    def snapshot_download(source: str, *, allow_patterns: list[str], **_: Any) -> str:
+        for file in filter_repo_objects([*files.values(), "README.md"], allow_patterns=allow_patterns):
+            (tmp_path / source / file).parent.mkdir(parents=True)
+            (tmp_path / source / file).touch()
+        return str(tmp_path / source)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for name, file in files.items():
+        source = f"hub/{name}"
+        assert mllmu.locate(source, name) == tmp_path / source / name
+        assert [path for path in (tmp_path / source).rglob("*") if path.is_file()] == [tmp_path / source / file]
 
 
 def test_a_folder_says_the_commit_that_it_was_fetched_at(tmp_path: Path) -> None:
@@ -303,6 +374,9 @@ def test_zero_shot_prompts_are_the_authors(tmp_path: Path) -> None:
     )
     assert by["qa", "generation"].prompt.text == (
         "Who is Ada Cole?\nAnswer the question based on your trained knowledge in one sentence in ENGLISH."
+    )
+    assert by["vqa", "generation"].prompt.text == (
+        "Who is this?\nAnswer the question based on your trained knowledge in one sentence in ENGLISH."
     )
     assert set(PROTOCOLS) == {"world", "zero_shot", "one_shot"}
 
