@@ -21,10 +21,17 @@ import pandera.pandas as pa
 from eraser_lib.bench.protocols import ZERO_SHOT
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Modality, Picture, Prompt, Question, Role, Stored, Subset
-from eraser_lib.bench.schema import cells, is_picture, read_table, validate
+from eraser_lib.bench.schema import cells, check_whole, is_picture, read_table, validate
 from eraser_lib.bench.written import check_free, write_questions
 
 HUB = "therem/CLEAR"
+FETCH = (
+    "Where there is a network:\n"
+    f"    hf download {HUB} --repo-type dataset --local-dir CLEAR\n"
+    "It fetches all parts with their pictures, each a folder of parquet files: CLEAR/forget01, forget05 and forget10, "
+    "CLEAR/retain99, retain95 and retain90, CLEAR/real_faces, CLEAR/real_world and others. Then copy CLEAR here and "
+    "pass the path of a part."
+)
 DESCRIBE = "Who is in this picture, and what can be seen?"
 NAME = "What is the name of the person in the image?"
 TEXT = ("name", "caption", "question", "answer")
@@ -32,6 +39,7 @@ TEXTS = (
     "options", "perturbed_names", "perturbed_captions", "perturbed_answer", "paraphrased_answer", "paraphrased_caption",
 )  # fmt: skip
 """Columns that hold one text or several."""
+LETTERS = "ABCDEF"
 CHOICES = {"options": 6, "perturbed_names": 5}
 """Those of them that a question lets choose from, by six letters; the right name stands beside the others."""
 
@@ -40,12 +48,15 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
     """The questions of a part of CLEAR: a parquet file, or a folder of shards.
 
     A picture with a caption gives a question to describe it and, where other names are listed (`perturbed_names`), one
-    to choose the name. Options are shuffled by the seed. Captions and answers that were changed in one fact
-    (`perturbed_captions`, `perturbed_answer`) and paraphrases go into the truth ratio.
+    to choose the name. The right answer is put among the options where the benchmark lists the others alone, as its
+    evaluations do, and takes the place of one that says the same in other capitals; the seed shuffles them. Captions
+    and answers that were changed in one fact (`perturbed_captions`, `perturbed_answer`) and paraphrases go into the
+    truth ratio.
 
     Raises:
         FileNotFoundError: no such file, or a folder without shards; says what to fetch, or what the folder has.
-        SchemaError: a cell that is not what its column should hold, or a row of none of the three kinds; names them.
+        SchemaError: a folder without some of its shards, a part without rows, a cell that is not what its column should
+            hold, too many or too few options, or a row of none of the three kinds; names them.
     """
     _check_there(path)
     rng = random.Random(f"clear-{seed}")
@@ -53,7 +64,10 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
     frame = read_table(path)
     validate(frame, SCHEMA, f"{path.name} is not CLEAR as it was published")
     for number, row in enumerate(frame.to_dict("records")):
-        made = list(_row({str(key): value for key, value in row.items()}, rng))
+        try:
+            made = list(_row({str(key): value for key, value in row.items()}, rng))
+        except ValueError as error:
+            raise SchemaError(f"{path.name}, row {number}, {error}") from error
         if not made:
             raise SchemaError(
                 f"{path.name}, row {number}: neither a question with an answer nor a picture with a caption; it has "
@@ -67,16 +81,11 @@ def read_clear(path: Path, subset: Subset, *, role: Role = "test", seed: int = 0
 
 def _check_there(path: Path) -> None:
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no file or folder {path}. Where there is a network:\n"
-            f"    hf download {HUB} --repo-type dataset --local-dir CLEAR\n"
-            "It fetches all parts with their pictures, each a folder of parquet files: CLEAR/forget01, forget05 and "
-            "forget10, CLEAR/retain99, retain95 and retain90, CLEAR/real_faces, CLEAR/real_world and others. Then copy "
-            "CLEAR here and pass the path of a part."
-        )
+        raise FileNotFoundError(f"there is no file or folder {path}. {FETCH}")
     if path.is_dir() and not any(path.glob("*.parquet")):
         found = ", ".join(sorted(one.name for one in path.iterdir() if not one.name.startswith("."))) or "nothing"
         raise FileNotFoundError(f"{path} holds no parquet files; pass the path of a part. It holds {found}")
+    check_whole(path, FETCH)  # a file that is passed by itself is one shard, as was asked for
 
 
 def _is_texts(cell: Any, most: int | None = None) -> bool:
@@ -114,9 +123,8 @@ def _row(row: Mapping[str, Any], rng: random.Random) -> Iterable[tuple[str, dict
     if _empty(question) and image is not None and not _empty(row.get("options")):
         question = NAME  # real faces come with names to choose from and without a question
     if not _empty(question) and not _empty(answer):
-        options = [] if _empty(row.get("options")) else [str(option) for option in row["options"]]
-        if options:
-            yield "choice", {**shared, **_choice(str(question), str(answer), options, image, rng)}
+        if options := _texts(row.get("options")):
+            yield "choice", {**shared, **_choice("options", str(question), str(answer), options, image, rng)}
         else:
             yield "question", {
                 **shared, "task": "generation", "answer": str(answer), "wrong": _texts(row.get("perturbed_answer")),
@@ -134,16 +142,28 @@ def _row(row: Mapping[str, Any], rng: random.Random) -> Iterable[tuple[str, dict
     }  # fmt: skip
     others = _texts(row.get("perturbed_names"))
     if person is not None and others:
-        yield "name", {**shared, "attribute": "name", **_choice(NAME, person, list(others), image, rng)}
+        yield "name", {**shared, "attribute": "name", **_choice("perturbed_names", NAME, person, others, image, rng)}
 
 
-def _choice(question: str, answer: str, others: list[str], image: Picture | None, rng: random.Random) -> dict[str, Any]:
-    options = [*(other for other in others if other != answer), answer]
+def _choice(
+    column: str, question: str, answer: str, others: Iterable[str], image: Picture | None, rng: random.Random
+) -> dict[str, Any]:
+    options = [*(other for other in others if _said(other) != _said(answer)), answer]
+    if not 2 <= len(options) <= len(LETTERS):
+        raise ValueError(
+            f"column {column}: {len(options)} to choose from with the right answer {answer!r}; there must be 2 to "
+            f"{len(LETTERS)}. Mend the file, or fetch it again"
+        )
     rng.shuffle(options)
     return {
         "task": "classification", "prompt": Prompt(ZERO_SHOT.classification(question, tuple(options)), image),
-        "answer": "ABCDEF"[options.index(answer)], "fact": answer, "options": tuple(options),
+        "answer": LETTERS[options.index(answer)], "fact": answer, "options": tuple(options),
     }  # fmt: skip
+
+
+def _said(option: str) -> str:
+    """What an option says, however it is written."""
+    return option.strip().rstrip(".").casefold()
 
 
 def _image(cell: Any) -> Stored | None:

@@ -142,6 +142,39 @@ def test_a_row_of_no_kind_and_a_missing_file_are_errors(tmp_path: Path) -> None:
         read_clear(tmp_path / "none.parquet", "retain")
 
 
+def test_options_are_shown_with_the_right_answer_once(tmp_path: Path) -> None:
+    """Whether the benchmark lists it among them or not, and however it writes it there."""
+    five = ["A", "B", "C", "D", "E"]
+    question = {"question": "Who is this?", "answer": "E F"}
+    path = tmp_path / "real_world.parquet"
+    for options, count in ((five, 6), ([*five, "E F"], 6), ([*five, " e f."], 6), (["A", "E F"], 2), ("A", 2)):
+        pd.DataFrame([{**question, "options": options}]).to_parquet(path)
+        for seed in range(20):
+            (found,) = read_clear(path, "retain", seed=seed)
+            assert len(found.options) == count and found.options.count("E F") == 1
+            assert f"\n{found.answer}: E F\n" in found.prompt.text and found.prompt.text.count(": ") == count
+    for options, count in (([*five, "F"], 7), (["E F"], 1)):
+        pd.DataFrame([{**question, "options": options}]).to_parquet(path)
+        message = f"world.parquet, row 0, column options: {count} to choose from with the right answer 'E F'; there"
+        with pytest.raises(SchemaError, match=message):
+            read_clear(path, "retain")
+
+
+def test_a_part_of_clear_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    part = tmp_path / "forget05"
+    part.mkdir()
+    pd.DataFrame(clear_rows()).to_parquet(part / "train-00000-of-00003.parquet")
+    with pytest.raises(
+        SchemaError,
+        match=r"(?s)forget05 is not whole, it lacks train-00001-of-00003.parquet; train-00002-of-00003.parquet\n"
+        r".*hf download therem/CLEAR",
+    ):
+        read_clear(part, "forget")
+    pd.DataFrame(clear_rows())[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(SchemaError, match=r"empty.parquet has no rows"):
+        read_clear(tmp_path / "empty.parquet", "forget")
+
+
 @pytest.mark.parametrize(
     ("number", "changes", "message"),
     [
