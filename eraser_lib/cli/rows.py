@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from eraser_lib.bench import own
-from eraser_lib.bench.records import Prompt, Question, Role, Subset
+from eraser_lib.bench.records import Prompt, Question, Role, Stored, Subset
 from eraser_lib.cli import EXAMPLE
 from eraser_lib.study.paths import sha256
 
@@ -28,7 +25,8 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
     Raises:
         SchemaError: the folder's people cannot be used.
         RowsError: no such file, a YAML file (the folder of which is meant), a table, no row, a line that is no object,
-            an unknown key, a value that is no text, no question, or a picture that is missing or unreadable.
+            an unknown key or one that is there twice, a value that is no text, no question, or a picture that is
+            missing or unreadable.
     """
     if path.is_dir():
         return own.read_people(path, subset, role=role)
@@ -38,7 +36,7 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
         raise RowsError(f"{path} is a table; write it as a JSON object per line, such as {EXAMPLE}")
     if not path.is_file():
         raise RowsError(f"{path} does not exist. It should hold a JSON object per line, such as {EXAMPLE}")
-    pictures: dict[Path, Image.Image] = {}  # a picture that many rows show is held once
+    pictures: dict[Path, Stored] = {}  # a picture that many rows show is held once
     rows = [
         _row(path, number, line, subset, role, pictures)
         for number, line in enumerate(own.read_text(path, error=RowsError).split("\n"), 1)
@@ -49,12 +47,9 @@ def read_rows(path: Path, subset: Subset, *, role: Role = "fit") -> list[Questio
     return rows
 
 
-def _row(path: Path, number: int, line: str, subset: Subset, role: Role, pictures: dict[Path, Image.Image]) -> Question:
+def _row(path: Path, number: int, line: str, subset: Subset, role: Role, pictures: dict[Path, Stored]) -> Question:
     where = f"{path}, line {number}"
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RowsError(f"{where}: not JSON ({error.msg} at character {error.pos + 1}). Expected {EXAMPLE}") from error
+    row: Any = own.read_line(line, where, EXAMPLE, error=RowsError)
     if not isinstance(row, dict):
         raise RowsError(f"{where}: a {type(row).__name__}, not an object. Expected {EXAMPLE}")
     for key, value in row.items():
@@ -85,6 +80,6 @@ def fingerprint(path: Path) -> str:
     return sha256("".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files))
 
 
-def read_image(path: Path, where: str = "the picture") -> Image.Image:
-    """A picture as RGB. `RowsError` that names `where` for one that is missing or unreadable."""
+def read_image(path: Path, where: str = "the picture") -> Stored:
+    """A picture, see `own.read_image`. `RowsError` that names `where` for one that is missing or unreadable."""
     return own.read_image(path, where, error=RowsError)

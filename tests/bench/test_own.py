@@ -42,8 +42,9 @@ def test_every_fact_is_asked_by_name_and_on_every_picture(folder: Path) -> None:
     assert all("Anna Example" in q.prompt.text for q in by_name)
     assert not any("Anna" in q.prompt.text for q in on_picture), "a picture is asked about without the name"
     assert {(q.attribute, q.fact) for q in found if q.fact} == {("occupation", "baker"), ("home town", "Lisbon")}
-    last = found[-1]
-    assert last.prompt.image is not None and last.prompt.image.getpixel((0, 0)) == (0, 0, 255)
+    (last,) = found[-1].prompt.images
+    assert last.getpixel((0, 0)) == (0, 0, 255)
+    assert len({id(q.prompt.image) for q in found if q.prompt.image is not None}) == 2, "each picture is held once"
     assert read_rows(folder, "forget") == found, "the command takes the folder too"
 
 
@@ -80,6 +81,14 @@ def test_lines_of_json_say_the_same(folder: Path) -> None:
         ("- {name: A, questions: [{question: null, answer: x}]}", "must be an object with question"),
         ("- {name: A, questions: [{question: 'Who?', answr: x}]}", "must be an object with question"),
         ("- {name: A, questions: [hello]}", "'hello' must be an object with question"),
+        (
+            "- {name: A, questions: [{question: Well, answer: no}]}",
+            r"person 1 \(A\): the answer to 'Well' must be a text or a number; it is False; write yes and no",
+        ),
+        ("- {name: A, questions: [{question: Well, answer: null}]}", "the answer to .* a number; it is None"),
+        ("- {name: A, questions: [{question: Well, answer: [a, b]}]}", r"the answer to .* it is \['a', 'b'\]"),
+        ("- name: A\n  facts: {a: b}\n  facts: {c: d}", r"(?s)the key 'facts' is there twice.*line 3, column 3"),
+        ("- {name: A, facts: {a: b, a: c}}", "cannot be read: the key 'a' is there twice"),
         ("name: A", "must be a list of people"),
         ("[]", "must be a list of people, each with a name; it is empty"),
         ("- {name: A", "cannot be read"),
@@ -89,6 +98,49 @@ def test_errors_name_the_person(tmp_path: Path, text: str, message: str) -> None
     (tmp_path / "people.yml").write_text(text)
     with pytest.raises(SchemaError, match=message):
         read_people(tmp_path, "forget")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"name": "C", "facts": {"a" "b"}}', r"people.jsonl, line 4: not JSON \(.* at character 29\). Expected"),
+        ('{"name": "C", "facts": {"a": "b", "a": "c"}}', "people.jsonl, line 4: the key 'a' is there twice"),
+    ],
+)
+def test_a_line_of_json_is_named_by_its_number_in_the_file(tmp_path: Path, line: str, message: str) -> None:
+    good = [json.dumps({"name": name, "facts": {"a": "b"}}) for name in "AB"]
+    (tmp_path / "people.jsonl").write_text("\n".join([good[0], "", good[1], line]))
+    with pytest.raises(SchemaError, match=message):
+        read_people(tmp_path, "forget")
+
+
+def test_numbers_are_answers_and_none_may_be_given(tmp_path: Path) -> None:
+    (tmp_path / "people.yml").write_text(
+        "- {name: A, questions: [{question: Since when, answer: 1999}, {question: Who}]}"
+    )
+    assert [question.answer for question in read_people(tmp_path, "forget")] == ["1999", ""]
+
+
+def test_keys_may_come_again_in_another_place(tmp_path: Path) -> None:
+    text = "- &a {name: A, facts: &facts {a: b}}\n- {<<: *a, name: B}\n- {name: C, facts: {<<: *facts, a: c}}"
+    (tmp_path / "people.yml").write_text(text)
+    assert {question.person: question.fact for question in read_people(tmp_path, "forget")} == {
+        "A": "b", "B": "b", "C": "c",
+    }  # fmt: skip
+
+
+def test_only_one_file_may_say_who_the_people_are(folder: Path) -> None:
+    (folder / "people.jsonl").write_text('{"name": "Ben", "facts": {"a": "b"}}')
+    with pytest.raises(SchemaError, match=r"holds people.yml and people.jsonl; only one may be there"):
+        read_people(folder, "forget")
+
+
+def test_people_who_are_on_one_picture_share_it(folder: Path) -> None:
+    (folder / "people.yml").write_text(
+        "- {name: A, facts: {a: b}, images: [anna-1.png]}\n"
+        "- {name: B, questions: [{question: Who, image: anna-1.png}, {question: Where, image: ./anna-1.png}]}"
+    )
+    assert len({id(q.prompt.image) for q in read_people(folder, "forget") if q.prompt.image is not None}) == 1
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:

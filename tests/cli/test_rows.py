@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eraser_lib.bench.records import Stored
+from eraser_lib.cli import workshop
 from eraser_lib.cli.rows import RowsError, read_image, read_rows
 from eraser_lib.study.paths import sha256
 
@@ -30,7 +33,8 @@ def test_rows_with_and_without_pictures(tmp_path: Path) -> None:
     )
     first, second = read_rows(path, "forget")
     assert (first.person, first.answer, first.modality, first.subset) == ("anna", "a baker", "vqa", "forget")
-    assert first.prompt.image is not None and first.prompt.image.mode == "RGB"
+    (shown,) = first.prompt.images
+    assert shown.mode == "RGB" and shown.getpixel((0, 0)) == (255, 0, 0)
     assert (second.id, second.person, second.modality, second.prompt.image) == ("rows/3", None, "qa", None)
 
 
@@ -43,6 +47,7 @@ def test_rows_with_and_without_pictures(tmp_path: Path) -> None:
             {"question": "Who?", "picture": "a.png"},
             "line 2: unknown key 'picture'. Known are question: what is",
         ),
+        ('{"question": "Who?", "question": "What?"}', "line 2: the key 'question' is there twice"),
         ({"question": 3}, "line 2: question must be a text; it is 3"),
         ({"question": " "}, "line 2: no question"),
         ({"image": "a.png"}, "line 2: no question"),
@@ -87,13 +92,60 @@ def test_pictures_are_read_as_they_are_seen(tmp_path: Path) -> None:
     exif = sideways.getexif()
     exif[0x0112] = 6
     sideways.save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").size == (32, 64)
+    assert read_image(tmp_path / "a.jpg").decode().size == (32, 64)
     ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "b.png")
-    assert np.abs(np.asarray(read_image(tmp_path / "b.png"))[:, :, 0].astype(int) - ramp // 256).max() <= 1
+    assert np.abs(np.asarray(read_image(tmp_path / "b.png").decode())[:, :, 0].astype(int) - ramp // 256).max() <= 1
     Image.new("RGB", (500, 1)).save(tmp_path / "c.png")
-    with pytest.raises(RowsError, match=r"c\.png is 500 x 1 pixels, too long and thin"):
+    with pytest.raises(RowsError, match=r"the picture: .*c\.png is 500 x 1 pixels, too long and thin"):
         read_image(tmp_path / "c.png")
+
+
+def decoded() -> list[object]:
+    """All pictures that are held in memory."""
+    return [one for one in gc.get_objects() if issubclass(type(one), Image.Image)]
+
+
+def test_pictures_are_checked_when_they_are_read_and_not_kept_decoded(tmp_path: Path) -> None:
+    """A thousand photographs would take gigabytes; what reads them later takes them for pictures."""
+    noise = Image.effect_noise((300, 200), 60).convert("RGB")
+    for name in ("a.jpg", "b.png"):
+        noise.save(tmp_path / name)
+    before = {id(one) for one in decoded()}
+    rows = read_rows(written(tmp_path, *[{"question": name, "image": name} for name in ("a.jpg", "b.png")]), "forget")
+    assert {id(one) for one in decoded()} <= before
+    for row, file in zip(rows, ("a.jpg", "b.png"), strict=True):
+        assert isinstance(row.prompt.image, Stored) and row.prompt.image.data == (tmp_path / file).read_bytes()
+        with Image.open(tmp_path / file) as wanted:
+            assert row.prompt.images == [wanted.convert("RGB")]
+    assert len(workshop.distinct([*rows, *rows])) == 2
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.jpg", {}), ("a.jpg", {"progressive": True}), ("a.png", {})])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.98])
+def test_a_picture_that_breaks_off_is_named_before_anything_is_done_with_it(
+    tmp_path: Path, name: str, options: dict[str, Any], share: float
+) -> None:
+    path = tmp_path / name
+    Image.effect_noise((300, 200), 60).convert("RGB").save(path, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RowsError, match=rf"rows.jsonl, line 2: .*{name} is no picture that can be read"):
+        read_rows(written(tmp_path, {"question": "Who?"}, {"question": "Who?", "image": name}), "forget")
+
+
+def test_what_is_no_picture_file_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(RowsError, match=r"a\.txt is no picture that can be read \(of no known format\)"):
+        read_image(tmp_path / "a.txt")
+    with pytest.raises(RowsError, match="is no picture that can be read \\(Is a directory\\)"):
+        read_image(tmp_path)
+    Image.effect_noise((99, 99), 60).save(tmp_path / "b.png")
+    content = bytearray((tmp_path / "b.png").read_bytes())
+    content[37:41] = b"?!?!"  # the name of the chunk that holds the pixels
+    (tmp_path / "b.png").write_bytes(content)
+    with pytest.raises(RowsError, match=r"the picture: .*b\.png is no picture that can be read"):
+        read_image(tmp_path / "b.png")
 
 
 def test_no_file_and_no_rows(tmp_path: Path) -> None:
