@@ -123,12 +123,11 @@ def repeated(preset: Preset, stale: set[str]) -> list[str]:
 
 def _reads_alike(mine: str, theirs: str) -> bool:
     """Whether two texts are the same but for the last digits of their numbers."""
-    if mine == theirs:
-        return True
-    numbers = [[float(found) for found in _NUMBER.findall(text)] for text in (mine, theirs)]
+    numbers = [_NUMBER.findall(text) for text in (mine, theirs)]
     same_words = _NUMBER.sub("", mine) == _NUMBER.sub("", theirs) and len(numbers[0]) == len(numbers[1])
     return same_words and all(
-        abs(one - other) <= ROUNDING * max(abs(one), abs(other)) for one, other in zip(*numbers, strict=True)
+        one == other or abs(float(one) - float(other)) <= ROUNDING * max(abs(float(one)), abs(float(other)))
+        for one, other in zip(*numbers, strict=True)
     )
 
 

@@ -255,6 +255,7 @@ def test_a_slow_job_that_was_run_again_confirms_its_neighbours(slow: tuple, clon
         ("gate: open, 0.5", "gate: closed, 0.5", False),
         ("0.5 0.5", "0.5", False),
         ("norm 1e-12", "norm 0", False),
+        ("hash a9e999b, norm 0.5", "hash a9e999b, norm 0.50000001", True),
     ],
 )
 def test_last_digits_of_what_was_printed_may_differ(mine: str, theirs: str, alike: bool) -> None:
