@@ -38,6 +38,7 @@ from eraser_lib.study.checkpoints import fine_tunings, is_whole
 from eraser_lib.study.lock import locked
 from eraser_lib.study.paths import StudyError, write_json
 from eraser_lib.study.preset import load
+from eraser_lib.train.state import State, fingerprint
 
 DIFFERS = (
     "adapters in the language decoder alone; the script's names match parts of the vision tower too",
@@ -68,11 +69,12 @@ def finetune(
     """Train adapters on questions and answers, merge them, and write the model and its processor to `out`.
 
     A stopped training goes on from its last state in `<out>.state`, to the same weights on the same devices. The folder
-    appears when it is whole. `data`: where the rows come from, for its manifest `training.json`.
+    appears when it is whole; one that is there already is kept. `data`: where the rows come from, for its manifest
+    `training.json`.
 
     Raises:
-        ValueError: no rows; or the state is that of another number of processes, whose batches were others; or several
-            processes were started that do not find each other.
+        ValueError: no rows; or the state is damaged, or that of another training, see `eraser_lib.train.state`; or
+            several processes were started that do not find each other.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -80,7 +82,7 @@ def finetune(
 
     if not rows:
         raise ValueError("there is nothing to learn: no questions with answers")
-    if (out / "config.json").is_file():
+    if is_whole(out):
         return out
     set_seed(recipe.seed)
     # steps are counted over all processes already; left to itself, the schedule would advance once for each of them
@@ -91,6 +93,10 @@ def finetune(
             f"{started} processes were started, and each would train all of {out} alone: accelerate found no GPU for "
             "them. Start one, or set ACCELERATE_USE_CPU=true to train on processors"
         )
+    # how often it is saved changes nothing of what is learned
+    numbers = {name: value for name, value in asdict(recipe).items() if name != "save_every"}
+    training = fingerprint(loaded, rows, numbers, data or {}, accelerator.num_processes)
+    state = State(accelerator, out.with_name(f"{out.name}.state"), training)
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, init_lora_weights="gaussian",
         target_modules=decoder_maps(loaded.model),
@@ -102,8 +108,7 @@ def finetune(
     steps = recipe.epochs * -(-len(rows) // share)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
     adapted, optimiser, schedule = accelerator.prepare(adapted, optimiser, schedule)
-    state = out.with_name(f"{out.name}.state")
-    begun, curve = _resume(accelerator, state)
+    begun, curve = state.resume()
     adapted.train()
     plain = Loaded(accelerator.unwrap_model(adapted), loaded.processor, loaded.family)
 
@@ -124,7 +129,7 @@ def finetune(
             curve.append({"stage": "profiles", "step": step, "loss": round(float(loss.detach()), 5)})
             print(json.dumps({**curve[-1], "steps": steps}), flush=True)
         if (step + 1) % recipe.save_every == 0 and step + 1 < steps:
-            _save(accelerator, state, step + 1, curve)
+            state.save(step + 1, curve)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         merged = accelerator.unwrap_model(adapted).merge_and_unload().eval()
@@ -139,7 +144,7 @@ def finetune(
                 "curve": curve,
             },
         )
-        shutil.rmtree(state, ignore_errors=True)
+        state.remove()
     accelerator.wait_for_everyone()
     return out
 
@@ -156,36 +161,6 @@ def _batches(
                 mine = order[start : start + share][process * recipe.batch : (process + 1) * recipe.batch]
                 yield step, [rows[index] for index in mine or order[:1]]
             step += 1
-
-
-def _resume(accelerator: Any, state: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Steps that are done, and their curve."""
-    mark = state / "step.json"
-    if not mark.is_file():
-        return 0, []
-    saved = json.loads(mark.read_text())
-    if saved["processes"] != accelerator.num_processes:
-        raise ValueError(
-            f"{state} was saved by {saved['processes']} processes and cannot go on with {accelerator.num_processes}, "
-            "whose batches are others; start as many, or remove the folder to begin anew"
-        )
-    accelerator.load_state(str(state))
-    step = int(saved["step"])
-    accelerator.print(f"resumes after step {step}")
-    return step, saved.get("curve", [])
-
-
-def _save(accelerator: Any, state: Path, step: int, curve: Sequence[Mapping[str, Any]]) -> None:
-    """Write a state beside the old one, then put it in its place."""
-    fresh = state.with_name(f"{state.name}.new")
-    accelerator.save_state(str(fresh), safe_serialization=False)
-    accelerator.wait_for_everyone()  # each process writes its own part
-    if accelerator.is_main_process:
-        mark = {"step": step, "processes": accelerator.num_processes, "curve": list(curve)}
-        write_json(fresh / "step.json", mark)
-        shutil.rmtree(state, ignore_errors=True)
-        fresh.rename(state)
-    accelerator.wait_for_everyone()
 
 
 def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
@@ -374,5 +349,5 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, StudyError) as error:  # weights, rows, a state of other processes
+    except (OSError, ValueError, StudyError) as error:  # weights, rows, a state of another training
         raise SystemExit(f"Error: {error}") from None

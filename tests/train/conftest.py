@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eraser_lib.bench.people import Population
+from eraser_lib.bench.records import Prompt, Question
 from eraser_lib.families import Loaded
 from eraser_lib.train.curriculum import Teacher, build_gallery
 from eraser_lib.train.models import new_model, population
@@ -30,6 +31,11 @@ class School:
     def fresh(self) -> Loaded:
         """A copy of the model that a test may train."""
         return Loaded(copy.deepcopy(self.loaded.model), self.loaded.processor, self.loaded.family)
+
+
+def asked(text: str, answer: str) -> Question:
+    """A question without a picture to learn."""
+    return Question(text, "retain", "fit", "qa", "generation", Prompt(text), answer)
 
 
 @functools.cache

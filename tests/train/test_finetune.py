@@ -228,8 +228,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     monkeypatch.setattr(module, "_batches", real)
     mark = tmp_path / "stopped.state" / "step.json"
     saved = json.loads(mark.read_text())
-    mark.write_text(json.dumps({**saved, "processes": 2}))
-    with pytest.raises(ValueError, match="saved by 2 processes and cannot go on with 1"):
+    mark.write_text(json.dumps({**saved, "training": {**saved["training"], "processes": 2}}))
+    with pytest.raises(ValueError, match="saved by another training: processes was 2 and is 1"):
         finetune(school.fresh(), rows, SHORT, tmp_path / "stopped")
     mark.write_text(json.dumps(saved))
     torch.manual_seed(99)

@@ -164,7 +164,7 @@ def test_a_stopped_training_of_two_processes_goes_on_to_the_same_weights(
     assert code != 0 and not out.exists(), said
     saved = tmp_path / "random.state"
     mark = json.loads((saved / "step.json").read_text())
-    assert (mark["step"], mark["processes"]) == (3, 2)
+    assert (mark["step"], mark["training"]["processes"]) == (3, 2)
     assert len(list(saved.glob("random_states_*"))) == 2, "each process goes on with its own random numbers"
     code, said = launch(tmp_path / "after", ("llava", RANDOM, out))
     assert code == 0, said
