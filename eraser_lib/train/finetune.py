@@ -31,6 +31,7 @@ from transformers import AutoConfig
 from eraser_lib.bench import mllmu
 from eraser_lib.bench.reader import SchemaError
 from eraser_lib.bench.records import Question
+from eraser_lib.bench.written import check_free
 from eraser_lib.families import Loaded, hub, load_model
 from eraser_lib.families.adapters import decoder_maps
 from eraser_lib.stream import ahead
@@ -73,6 +74,7 @@ def finetune(
     `training.json`.
 
     Raises:
+        FileExistsError: `out` is a file, or a folder with something in it that is no checkpoint.
         ValueError: no rows; or the state is damaged, or that of another training, see `eraser_lib.train.state`; or
             several processes were started that do not find each other.
     """
@@ -84,6 +86,7 @@ def finetune(
         raise ValueError("there is nothing to learn: no questions with answers")
     if is_whole(out):
         return out
+    check_free(out)
     set_seed(recipe.seed)
     # steps are counted over all processes already; left to itself, the schedule would advance once for each of them
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
@@ -174,8 +177,7 @@ def _write(loaded: Loaded, out: Path, manifest: dict[str, Any]) -> None:
         if path.is_file() and "processor_class" in (config := json.loads(path.read_text())):
             write_json(path, {**config, "processor_class": loaded.module.PROCESSOR_CLASS.__name__})
     write_json(partial / "training.json", {**manifest, "differs_from_the_benchmark": list(DIFFERS)})
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    partial.rename(out)  # which takes the place of an empty folder alone
 
 
 def profiles(data: str | Path, *, without: str = "", revision: str | None = None) -> list[Question]:
@@ -266,6 +268,9 @@ def main() -> None:
         if options.preset
         else [Job(options.model, options.data, options.without, options.out, options.revision or None)]
     )
+    for job in wanted:
+        if not is_whole(job.out):
+            check_free(job.out)  # before the first training, which may take hours
     # told once, so that all checkpoints learn from the same files
     commits = _require(options.preset, [job for job in wanted if not is_whole(job.out)]) if options.preset else {}
     refused = 0
@@ -349,5 +354,5 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, StudyError) as error:  # weights, rows, a state of another training
+    except (OSError, ValueError, StudyError) as error:  # weights, rows, a folder in use, a state of another training
         raise SystemExit(f"Error: {error}") from None

@@ -26,6 +26,7 @@ from eraser_lib.study.paths import StudyError, root
 from eraser_lib.train import finetune as module
 from eraser_lib.train.finetune import Job, LoraRecipe, finetune, profiles
 from tests.bench.test_mllmu import COMMIT, serve
+from tests.train.conftest import asked
 
 SHORT = LoraRecipe(epochs=2, batch=4, lr=3e-3, save_every=3, dropout=0.1)
 
@@ -238,6 +239,52 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert all(torch.equal(first[name], second[name]) for name in first)
     written = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("straight", "stopped")]
     assert written[0] == written[1], "with the curve of the steps before"
+
+
+@pytest.mark.parametrize("taken", ["a file", "a folder"])
+def test_what_lies_at_the_end_of_the_training_stops_it_before_it_begins(
+    school: Any, tmp_path: Path, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, notes = tmp_path / "out", tmp_path / "out" / "notes.txt"
+    if taken == "a file":
+        out.write_text("kept")
+    else:
+        (out / "vanilla").mkdir(parents=True)
+        (out / "vanilla" / "config.json").write_text("{}")
+        notes.write_text("kept")
+    words = "is a file; name a folder" if taken == "a file" else r"is not empty, it holds notes\.txt, vanilla"
+    monkeypatch.setattr(module, "_make", lambda *_: pytest.fail("trained"))
+    free = Job("m", "d", "", tmp_path / "free")
+    monkeypatch.setattr(module, "of_preset", lambda *_, **__: [free, replace(free, out=out)])
+    for arguments in (["--model", "m", "--data", "d", "--out", str(out)], ["--preset", "paper"]):
+        monkeypatch.setattr(sys, "argv", ["finetune", *arguments])
+        with pytest.raises(FileExistsError, match=words):
+            module.main()
+    monkeypatch.setattr(module, "_batches", lambda *_: pytest.fail("trained"))
+    with pytest.raises(FileExistsError, match=words):
+        finetune(school.fresh(), [asked("Who is it?", "A miner.")], SHORT, out)
+    assert (out if taken == "a file" else notes).read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_put_there_during_the_training_is_kept(
+    school: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "out", module._batches
+    out.mkdir()  # an empty folder is as good as none
+
+    def putting(*arguments: Any) -> Any:
+        yield from real(*arguments)
+        (out / "notes.txt").write_text("kept")
+
+    monkeypatch.setattr(module, "_batches", putting)
+    rows = [asked("Who is it?", "A miner.")]
+    with pytest.raises(OSError, match="not empty"):
+        finetune(school.fresh(), rows, SHORT, out)
+    assert (out / "notes.txt").read_text() == "kept"
+    (out / "notes.txt").unlink()
+    monkeypatch.setattr(module, "_batches", real)
+    assert (finetune(school.fresh(), rows, SHORT, out) / "config.json").is_file()
 
 
 def test_processes_that_do_not_find_each_other_are_refused(
