@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -262,6 +263,8 @@ def main() -> None:
         parser.error("give --preset, or --model and --out")
     if options.only and not options.preset:
         parser.error("--only is for --preset")
+    if wrong := _wrong_number(options) or _wrong_device(options.device):
+        parser.error(wrong)
     recipe = LoraRecipe(**{name: getattr(options, name) for name in asdict(LoraRecipe())})
     wanted = (
         of_preset(options.preset, only=options.only)
@@ -294,6 +297,34 @@ def main() -> None:
             raise SystemExit(f"Error: {left}")
         # the study goes on without a model that never met them, and says so; `make models study` must reach it
         print(f"Warning: {left}", file=sys.stderr, flush=True)
+
+
+def _wrong_number(options: argparse.Namespace) -> str:
+    """What is wrong with the numbers of the recipe; empty if nothing is."""
+    for name, value in ((name, getattr(options, name)) for name in asdict(LoraRecipe())):
+        if name == "dropout":
+            right, expected = 0 <= value < 1, "at least 0 and less than 1"
+        elif name == "lr":
+            right, expected = 0 < value < math.inf, "more than 0"
+        elif name == "seed":
+            right, expected = 0 <= value < 2**31, "from 0 to 2147483647"
+        else:
+            right, expected = value >= 1, "at least 1"
+        if not right:
+            return f"--{name.replace('_', '-')} is {value}; it must be {expected}"
+    return ""
+
+
+def _wrong_device(name: str) -> str:
+    """Why the model cannot go there; empty if it can."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return f"--device is {name!r}; it must be cpu, cuda, or one GPU such as cuda:0"
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= there:
+        return f"--device is {name}, and torch finds {there} CUDA devices here; leave it out, or give cpu"
+    return ""
 
 
 def _require(preset: str, jobs: Sequence[Job]) -> dict[str, str | None]:

@@ -287,6 +287,39 @@ def test_what_is_put_there_during_the_training_is_kept(
     assert (finetune(school.fresh(), rows, SHORT, out) / "config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--batch 0", "--batch is 0; it must be at least 1"),
+        ("--epochs 0", "--epochs is 0; it must be at least 1"),
+        ("--save-every 0", "--save-every is 0; it must be at least 1"),
+        ("--rank -1", "--rank is -1; it must be at least 1"),
+        ("--alpha 0", "--alpha is 0; it must be at least 1"),
+        ("--lr 0", "--lr is 0.0; it must be more than 0"),
+        ("--lr nan", "--lr is nan; it must be more than 0"),
+        ("--dropout 1", "--dropout is 1.0; it must be at least 0 and less than 1"),
+        ("--seed -1", "--seed is -1; it must be from 0 to 2147483647"),
+        ("--device cuda", "--device is cuda, and torch finds 0 CUDA devices here; leave it out, or give cpu"),
+        ("--device gpu", "--device is 'gpu'; it must be cpu, cuda, or one GPU such as cuda:0"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_said_at_once(
+    tmp_path: Path, arguments: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["finetune", "--model", "m", "--out", str(tmp_path / "o"), *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_told_from_one_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert not any(module._wrong_device(name) for name in ("cpu", "cuda", "cuda:0", "cuda:1"))
+    assert "--device is cuda:2, and torch finds 2 CUDA devices" in module._wrong_device("cuda:2")
+
+
 def test_processes_that_do_not_find_each_other_are_refused(
     school: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
