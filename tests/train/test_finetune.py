@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import peft
 import pytest
 import torch
 
@@ -318,6 +319,52 @@ def test_a_gpu_that_is_not_there_is_told_from_one_that_is(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert not any(module._wrong_device(name) for name in ("cpu", "cuda", "cuda:0", "cuda:1"))
     assert "--device is cuda:2, and torch finds 2 CUDA devices" in module._wrong_device("cuda:2")
+
+
+def test_the_recipe_is_that_of_the_benchmark() -> None:
+    """The numbers of the script of arXiv 2410.22108."""
+    recipe = LoraRecipe()
+    assert (recipe.rank, recipe.alpha, recipe.dropout) == (16, 16, 0.05)
+    assert (recipe.lr, recipe.epochs, recipe.batch) == (2e-5, 5, 4)
+
+
+def test_the_recipe_reaches_the_adapters_and_the_optimiser(
+    school: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = LoraRecipe(rank=3, alpha=5, dropout=0.25, lr=0.125)
+    adapted: dict[str, Any] = {}
+
+    def adapt(model: Any, config: Any) -> Any:
+        adapted.update(config=config, model=real(model, config))
+        return adapted["model"]
+
+    def optimise(parameters: Any, **options: Any) -> Any:
+        adapted["options"] = options
+        raise KeyboardInterrupt
+
+    real = peft.get_peft_model
+    monkeypatch.setattr(peft, "get_peft_model", adapt)
+    monkeypatch.setattr(torch.optim, "AdamW", optimise)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(school.fresh(), [asked("Who is it?", "A miner.")], recipe, tmp_path / "out")
+    config = adapted["config"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
+    assert config.init_lora_weights == "gaussian"
+    assert adapted["options"] == {"lr": 0.125, "weight_decay": 0.0}
+    layers = [part for part in adapted["model"].modules() if hasattr(part, "lora_dropout")]
+    assert layers and all(layer.lora_dropout["default"].p == 0.25 for layer in layers)
+
+
+def test_every_epoch_goes_over_all_rows_in_an_order_of_its_own() -> None:
+    rows: Any = range(9)
+    recipe = LoraRecipe(epochs=3, batch=2)
+    batches = list(module._batches(rows, recipe, 2, 0, 0))
+    assert [step for step, _ in batches] == list(range(15))
+    orders = [[row for _, batch in batches[start : start + 5] for row in batch] for start in (0, 5, 10)]
+    assert all(sorted(order) == list(rows) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert batches != list(module._batches(rows, replace(recipe, seed=1), 2, 0, 0))
+    assert batches[7:] == list(module._batches(rows, recipe, 2, 0, 7)), "a resumed training takes what was left"
 
 
 def test_processes_that_do_not_find_each_other_are_refused(
