@@ -6,10 +6,10 @@ Two CPU cores:       python -m benchmarks.cost --model tiny-llava --model tiny-q
                          --blocks 2 --width 128 --batch 1 --steps 8 --rows 0
 One GPU, 7B shapes:  python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct
-... in a quarter of an hour, every setting and library but no fits, twice:
+... in about a quarter of an hour (an estimate), every setting and library but no fits:
                      python -m benchmarks.cost --device cuda --model llava-hf/llava-1.5-7b-hf \\
                          --model Qwen/Qwen2.5-VL-7B-Instruct --part speed --rounds 10 --steps 8 --batch 32
-                     ... the same with --batch 1
+                     ... and the same with --batch 1
 Only what the published form costs to fit (gates in parallel and in turn, PGD):
                      python -m benchmarks.cost --model tiny-llava --model tiny-qwen --part published
 
