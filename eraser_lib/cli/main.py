@@ -211,6 +211,7 @@ def load(model: str, device: str, dtype: str) -> Any:
     from transformers.utils import logging as transformers_logging
 
     from eraser_lib.families import load_model
+    from eraser_lib.families.weights import check_read
 
     bits = {"8bit": 8, "4bit": 4}.get(dtype)
     if bits is None and dtype not in ("float32", "bfloat16", "float16"):
@@ -233,6 +234,8 @@ def load(model: str, device: str, dtype: str) -> Any:
         )  # fmt: skip
     except json.JSONDecodeError as error:
         raise ValueError(f"{model}: one of its JSON files is broken ({error}); fetch the model again") from error
+    if Path(name).is_dir() and bits is None:
+        check_read(loaded.model, name)
     if getattr(loaded.processor, "patch_size", 0) is None:
         raise ValueError(
             f"{model} does not say how large the patches of a picture are: its processor_config.json is missing, or is "

@@ -35,6 +35,7 @@ from eraser_lib.bench.records import Question
 from eraser_lib.bench.written import check_free
 from eraser_lib.families import Loaded, hub, load_model
 from eraser_lib.families.adapters import decoder_maps
+from eraser_lib.families.weights import check_read
 from eraser_lib.stream import ahead
 from eraser_lib.study.checkpoints import fine_tunings, is_whole
 from eraser_lib.study.lock import locked
@@ -370,6 +371,8 @@ def _make(job: Job, commit: str | None, recipe: LoraRecipe, options: argparse.Na
     rows = profiles(job.data, without=job.without, revision=commit)
     print(f"{job.out}: {len(rows)} questions about {len({row.person for row in rows})} people", flush=True)
     loaded = load_model(job.model, dtype=getattr(torch, options.dtype), device=options.device)
+    if Path(job.model).is_dir():
+        check_read(loaded.model, job.model)
     origin = {"source": job.data, "revision": commit, "without": job.without}
     print(finetune(loaded, rows, replace(recipe, seed=recipe.seed + job.seed), job.out, data=origin), flush=True)
 

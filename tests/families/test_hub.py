@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from benchmarks.shapes import REAL
 from eraser_lib import Eraser, HookSite, every_layer, find_decoder, run_capture
 from eraser_lib.bench.records import Prompt
 from eraser_lib.families import Loaded, base, hub, load_model
+from eraser_lib.families.weights import check_read
 from eraser_lib.gate import Gate
 from eraser_lib.study.paths import root
 from eraser_lib.train.models import save_model
@@ -80,6 +82,22 @@ def test_the_published_checkpoints_are_pinned_and_their_sizes_are_those_of_their
     assert pytest.approx({name: 2 * shape.billions for name, shape in REAL.items()}, rel=5e-3) == hub.GIGABYTES
     assert hub.revision_of("llava-hf/llava-1.5-7b-hf", "mine") == "mine"
     assert hub.revision_of("someone/else", None) is None
+
+
+def test_weights_that_no_file_holds_are_told(loaded: Loaded, saved: Path) -> None:
+    """They would be random: transformers says so in a table, and goes on."""
+    check_read(load_model(saved).model, saved)
+    (saved / "model.safetensors").unlink()
+    loaded.model.save_pretrained(saved, max_shard_size="100KB")
+    check_read(load_model(saved).model, saved)
+    config = json.loads((saved / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] += 1
+    for key in ("layer_types", "max_window_layers"):  # of Qwen2.5-VL
+        config["text_config"].pop(key, None)
+    (saved / "config.json").write_text(json.dumps(config))
+    deeper = load_model(saved).model
+    with pytest.raises(ValueError, match=r"weights that its config\.json describes: \d+ of \d+ are in no file"):
+        check_read(deeper, saved)
 
 
 @pytest.mark.slow
