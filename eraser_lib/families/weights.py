@@ -30,5 +30,6 @@ def check_read(model: Any, folder: str | Path) -> None:
         shape, count = gone.most_common(1)[0]
         raise ValueError(
             f"{folder} does not hold the weights that its config.json describes: {gone.total()} of {wanted.total()} "
-            f"are in no file, such as {count} of shape {list(shape)}, and would be random. Take both from one checkpoint"
+            f"are in no file, such as {count} of shape {list(shape)}, and would be random. Take both from one "
+            "checkpoint"
         )

@@ -369,7 +369,9 @@ def test_how_a_model_is_named(
     (tmp_path / "here@home").mkdir()  # a folder may have the sign in its name
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        families, "load_model", lambda name, **options: SimpleNamespace(name=name, processor=None, **options)
+        families,
+        "load_model",
+        lambda name, **options: SimpleNamespace(name=name, model=None, processor=None, **options),
     )
     found = vars(main.load(*words))
     assert {name: found[name] for name in wanted} == wanted
