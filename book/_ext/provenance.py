@@ -1,9 +1,9 @@
 """Sphinx extension of the book: shows results files with their provenance and refuses unsound notebooks.
 
 Directives `results-table`, `results-figure`, `results-json`, `results-cost`, `results-profile`, `results-targets`,
-`provenance`; roles `result` and `value`; their syntax is on the page "How to rerun anything". A row, file or key that does not exist
-becomes a warning that names it, which fails the strict build, and a visible mark on the page. The same holds for a
-notebook that did not run to its end under papermill.
+`provenance`; roles `result` and `value`; their syntax is on the page "How to rerun anything". A row, file or key that
+does not exist becomes a warning that names it, which fails the strict build, and a visible mark on the page. The same
+holds for a notebook that did not run to its end under papermill.
 """
 
 from __future__ import annotations
