@@ -47,10 +47,18 @@ def models_of(options: Mapping[str, str]) -> list[str]:
     return options.get("models", "tiny-llava; tiny-qwen").split("; ")
 
 
-def with_bounds(rows: pd.DataFrame, entry: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of one model with the bounds of their ratios, `ratio_low` and `ratio_high`. `entry`: of the manifest."""
+def rows_of(table: pd.DataFrame, manifest: Mapping[str, Any], model: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of a model, with the bounds of their ratios `ratio_low` and `ratio_high`, and its entry of the manifest
+    with the machine's `name`. `MissingResult` where there are none, or those of several machines."""
+    own = table[table["model"] == model]
+    if own.empty:
+        raise MissingResult(f"results/cost.csv has no such rows for {model}")
+    if own["machine"].nunique() > 1:
+        raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
+    machine = own["machine"].iloc[0]
+    entry = {**manifest[machine][model], "name": machine}
     bounds = pd.DataFrame(entry["intervals"])
-    return rows.merge(bounds, on=KEYS, how="left") if len(bounds) else rows
+    return own.merge(bounds, on=KEYS, how="left") if len(bounds) else own, entry
 
 
 class ResultsCost(CostDirective):
@@ -97,14 +105,10 @@ class ResultsCost(CostDirective):
             table = table[table["batch"] == int(batch)]
         parts, entries = [], {}
         for model in models_of(self.options):
-            own = table[table["model"] == model]
-            if own.empty:
+            if not (table["model"] == model).any():
                 raise MissingResult(f"results/cost.csv has no rows of phase {phase} for {model} against {reference}")
-            if own["machine"].nunique() > 1:
-                raise MissingResult(f"results/cost.csv has {model} on several machines; name one by :machine:")
-            machine = own["machine"].iloc[0]
-            entries[model] = {**manifest[machine][model], "name": machine}
-            parts.append(with_bounds(own, entries[model]))
+            own, entries[model] = rows_of(table, manifest, model)
+            parts.append(own)
         # a measurement that ran out of time begins with the ends, a table with the fewest blocks
         rows = pd.concat([part.sort_values(["batch", "layers"], kind="stable") for part in parts])
         if chosen := self.options.get("methods"):

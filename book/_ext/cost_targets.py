@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
-from cost_directive import CostDirective, blocks_text, models_of, name_of, with_bounds
+from cost_directive import CostDirective, blocks_text, models_of, name_of, rows_of
 from docutils import nodes
 from results_directives import options
 from results_nodes import below, table_node, text_cell
-from results_reader import MissingResult, Results
+from results_reader import Results
 
 MET, MISSED, UNTOLD, NOISE = "met", "missed", "not told", "in noise"
 OWN = "eraser (constant)"
@@ -119,12 +119,10 @@ class ResultsTargets(CostDirective):
     def show(self, results: Results) -> list[nodes.Node]:
         """Caption, table, and how many are met."""
         table, manifest = self.costs()
+        table = table[table["machine"].str.contains(self.options["machine"], regex=False)]
         columns: dict[tuple[str, int], pd.DataFrame] = {}
         for model in models_of(self.options):
-            own = table[(table["model"] == model) & table["machine"].str.contains(self.options["machine"], regex=False)]
-            if own["machine"].nunique() != 1:
-                raise MissingResult(f"results/cost.csv has {model} on {own['machine'].nunique()} machines of that name")
-            rows = with_bounds(own, manifest[own["machine"].iloc[0]][model])
+            rows, _ = rows_of(table, manifest, model)
             columns |= {(model, layers): rows for layers in sorted(rows["layers"].unique().tolist()) if layers}
         head, body, verdicts = targets_table(columns)
         counts = Counter(verdicts)

@@ -88,7 +88,9 @@ def fit(
         workshop.divided(*rows, alpha)  # what is wrong with them is told before a model is loaded
         blocks, pushed = parse_blocks(decide, "--decide"), parse_blocks(steer, "--steer")
         if not instruction.strip():
-            raise ValueError("--instruction is empty; it is what makes the model decline, such as 'Decline to answer.'")
+            raise ValueError(
+                f"--instruction is empty; it is what makes the model decline, such as {workshop.INSTRUCTION!r}"
+            )
         writable(out)
         loaded = load(model, device, dtype)
         made = workshop.fit(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -25,7 +25,6 @@ from eraser_lib.experiments.gates import fit_joined, gate_values, halves, readin
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
-from eraser_lib.study.paths import sha256
 from eraser_lib.threshold import Calibration, calibrate, conformal_rank, rounded_up, smallest_alpha
 
 INSTRUCTION = "Decline to answer."
@@ -184,23 +183,23 @@ def to_try(blocks: int, width: int) -> list[tuple[int, ...]]:
 
 def distinct(rows: Sequence[Question]) -> list[Question]:
     """Rows without those that ask the same of the same picture as an earlier one."""
-    found: dict[tuple[str, str], Question] = {}
+    found: dict[tuple[str, Hashable], Question] = {}
     for row, asked in zip(rows, _asked(rows), strict=True):
         found.setdefault(asked, row)
     return list(found.values())
 
 
-def _asked(rows: Sequence[Question]) -> list[tuple[str, str]]:
+def _asked(rows: Sequence[Question]) -> list[tuple[str, Hashable]]:
     """What each row asks: its text, and its picture by the bytes of its file, or by size and pixels."""
     pictures = {id(row.prompt.image): row.prompt.image for row in rows}  # many rows may show one of them
-    told = {key: "" if picture is None else _content(picture) for key, picture in pictures.items()}
+    told = {key: None if picture is None else _content(picture) for key, picture in pictures.items()}
     return [(row.prompt.text, told[id(row.prompt.image)]) for row in rows]
 
 
-def _content(picture: Picture) -> str:
+def _content(picture: Picture) -> Hashable:
     if isinstance(picture, Stored):
-        return sha256(picture.data)  # a thousand photographs take minutes to decode
-    return f"{picture.size} {sha256(picture.tobytes())}"
+        return picture.data  # bytes know their hash, and a thousand photographs take minutes to decode
+    return picture.size, picture.tobytes()
 
 
 def decline_direction(loaded: Loaded, prompts: Sequence[Prompt], instruction: str, batch: int = BATCH) -> Direction:

@@ -19,15 +19,16 @@ HERE = Path(__file__).parents[2]
 FILES = sorted((HERE / ".github" / "workflows").glob("*.yml"))
 
 
-def jobs(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(path.read_text())["jobs"]
-    return found
+def whole(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((HERE / ".github" / "workflows" / f"{name}.yml").read_text())
+    content["on"] = content.pop(True)  # yaml reads `on` as true
+    return content
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (HERE / "Makefile").read_text(), re.MULTILINE))
-    for name, job in jobs(path).items():
+    for name, job in whole(path.stem)["jobs"].items():
         assert job["runs-on"] in ("ubuntu-latest", ["self-hosted", "gpu"]), name
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
@@ -55,12 +56,6 @@ def test_actionlint_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     broken.write_text("on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    needs: b\n    steps:\n      - run: ls\n")
     assert 'job "a" needs job "b"' in lint(tmp_path).stdout
-
-
-def whole(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((HERE / ".github" / "workflows" / f"{name}.yml").read_text())
-    content["on"] = content.pop(True)  # yaml reads `on` as true
-    return content
 
 
 def test_nothing_is_deployed_that_did_not_build() -> None:
