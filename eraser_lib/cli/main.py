@@ -82,7 +82,8 @@ def fit(
     """
     with explained():
         from eraser_lib.cli import workshop
-        from eraser_lib.cli.rows import fingerprint, read_rows
+        from eraser_lib.cli.rows import read_rows
+        from eraser_lib.families.weights import fingerprint
 
         rows = read_rows(forget, "forget"), read_rows(retain, "retain")
         workshop.divided(*rows, alpha)  # what is wrong with them is told before a model is loaded
@@ -96,7 +97,7 @@ def fit(
         made = workshop.fit(
             loaded, *rows, alpha=alpha, decide=blocks, steer=pushed, strength=strength or None,
             instruction=instruction, batch=batch, say=lambda text: typer.echo(text, err=True),
-            metadata={"model_id": model, "forget": fingerprint(forget), "retain": fingerprint(retain)},
+            metadata={"model_id": model, "weights": fingerprint(model)},
         )  # fmt: skip
         made.eraser.save_pretrained(out, model=loaded.model)
         report = {"eraser": str(out), **made.report()}
@@ -181,14 +182,14 @@ def verify(
     with explained():
         from eraser_lib import Eraser
         from eraser_lib.cli import workshop
-        from eraser_lib.cli.rows import fingerprint, read_rows
+        from eraser_lib.cli.rows import read_rows
 
         about = Eraser.from_pretrained(eraser).metadata
-        for side, path in (("forget", forget), ("retain", retain)):
-            if path.exists() and about.get(side) == fingerprint(path):
-                typer.echo(f"warning: --{side} is what fitted this eraser, so it shows nothing new", err=True)
         rows = read_rows(forget, "forget", role="test"), read_rows(retain, "retain", role="test")
         workshop.check_sides(*rows)
+        for side, given in zip(workshop.SIDES, rows, strict=True):
+            if about.get(side) == workshop.fingerprint(given):
+                typer.echo(f"warning: --{side} is what fitted this eraser, so it shows nothing new", err=True)
         loaded = load(model, device, dtype)
         made = attachable(eraser, loaded, model)
         report = workshop.verify(loaded, made, *rows, opened=refused, touched=changed, batch=batch, tokens=tokens)
@@ -247,12 +248,20 @@ def load(model: str, device: str, dtype: str) -> Any:
 
 
 def attachable(folder: Path, loaded: Any, model: str) -> Any:
-    """The eraser in `folder` for this model; a warning where another one was named when it was fitted."""
+    """The eraser in `folder` for this model; a warning where it was fitted on another one.
+
+    Weights in files tell which it was, wherever they lie; the names do where there are none, as for models of the hub.
+    """
     from eraser_lib import Eraser
+    from eraser_lib.families.weights import fingerprint
 
     made = Eraser.from_pretrained(folder, model=loaded.model)
-    fitted_on = made.metadata.get("model_id")
-    if fitted_on not in (None, model) and not _one_folder(str(fitted_on), model):
+    fitted_on, before, now = made.metadata.get("model_id"), made.metadata.get("weights"), fingerprint(model)
+    if before and now:
+        if before != now:
+            typer.echo(f"warning: the weights in {model} are not those that the eraser was fitted on; "
+                       "check it: eraser verify", err=True)  # fmt: skip
+    elif fitted_on not in (None, model) and not _one_folder(str(fitted_on), model):
         typer.echo(f"warning: the eraser was fitted on {fitted_on}, not on {model}; check it: eraser verify", err=True)
     return made
 

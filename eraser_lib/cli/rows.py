@@ -8,7 +8,6 @@ from typing import Any
 from eraser_lib.bench import own
 from eraser_lib.bench.records import Prompt, Question, Role, Stored, Subset
 from eraser_lib.cli import EXAMPLE
-from eraser_lib.study.paths import sha256
 
 KEYS = {"question": "what is asked", "image": "a picture, by its path from the file", "person": "who it is about",
         "answer": "what the model says today"}  # fmt: skip
@@ -70,14 +69,6 @@ def _row(path: Path, number: int, line: str, subset: Subset, role: Role, picture
         task="generation", prompt=Prompt(row["question"], image), answer=row.get("answer", ""),
         person=row.get("person", "").strip() or None,
     )  # fmt: skip
-
-
-def fingerprint(path: Path) -> str:
-    """Hash of a file of rows, or of all files of a folder of people with their names."""
-    if not path.is_dir():
-        return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return sha256("".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files))
 
 
 def read_image(path: Path, where: str = "the picture") -> Stored:

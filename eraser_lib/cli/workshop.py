@@ -25,6 +25,7 @@ from eraser_lib.experiments.gates import fit_joined, gate_values, halves, readin
 from eraser_lib.experiments.methods import Decision, Push, constant, corrected
 from eraser_lib.families import Loaded
 from eraser_lib.sites import find_decoder
+from eraser_lib.study.paths import sha256
 from eraser_lib.threshold import Calibration, calibrate, conformal_rank, rounded_up, smallest_alpha
 
 INSTRUCTION = "Decline to answer."
@@ -39,6 +40,7 @@ rows that are set apart share words and pictures with those that are fitted, and
 WIDEST = 10_000
 """Numbers that a gate may read together, unless blocks are named: its solver holds up to eleven matrices of so many
 rows and columns in float64, 8.8 GB, and takes minutes. Of a 7B model that is two blocks joined."""
+SIDES = ("forget", "retain")
 SHARES = {"fit": 3, "select": 1, "calibrate": 2}
 """Parts of the retained rows, in sixths."""
 CONTRAST, TRIED = 192, 32
@@ -91,7 +93,7 @@ def fit(
         strength: of the push; by default the smallest that makes `ENOUGH` of those rows refused.
         instruction: makes the model decline, appended to any question; it is the direction's one side.
         batch: prompts read at a time.
-        metadata: kept with the eraser.
+        metadata: kept with the eraser, as is a fingerprint of each side's rows.
         say: told what is going on.
 
     Raises:
@@ -124,6 +126,7 @@ def fit(
     bound = calibrate({"retain": gate_values(gate, join(read["calibrate"], layers))}, alpha).value
     opened = float((gate_values(gate, join(read["tried"], layers)) > bound).double().mean())
     say(f"decides at blocks {', '.join(map(str, layers))}: opens {opened:.0%} of forget rows set apart")
+    about_rows: dict[str, Any] = {side: fingerprint(rows) for side, rows in zip(SIDES, (forget, retain), strict=True)}
     asked["forget"], about["forget"] = [*fitted, *tried], _both(read["forget"], read["tried"])
     gate = fit_joined(solver, about, asked, layers)
     directions = {"instruction": decline_direction(loaded, [row.prompt for row in kept["fit"]], instruction, batch)}
@@ -137,7 +140,7 @@ def fit(
     say(f"pushes blocks {pushed[0]} to {pushed[-1]} by {chosen['strength']:g}: {chosen['refused']:.0%} refused")
     eraser, calibration = corrected(
         Push("instruction", pushed, chosen["strength"]), Decision(layers, solver, alpha), gate,
-        {"retain": read["calibrate"]}, directions, instruction=instruction, **(metadata or {}),
+        {"retain": read["calibrate"]}, directions, instruction=instruction, **about_rows, **(metadata or {}),
     )  # fmt: skip
     say(str(calibration))
     return Fitted(eraser, calibration, opened, table, strengths)
@@ -194,6 +197,16 @@ def _asked(rows: Sequence[Question]) -> list[tuple[str, Hashable]]:
     pictures = {id(row.prompt.image): row.prompt.image for row in rows}  # many rows may show one of them
     told = {key: None if picture is None else _content(picture) for key, picture in pictures.items()}
     return [(row.prompt.text, told[id(row.prompt.image)]) for row in rows]
+
+
+def fingerprint(rows: Sequence[Question]) -> str:
+    """Hash of what rows ask, in whatever order and file they come; a copy adds nothing.
+
+    One for all of them: with one for each row, whoever has the eraser could find out by trying names who is forgotten.
+    """
+    asked = set(_asked(rows))
+    pictures = {content: sha256(content if isinstance(content, bytes) else repr(content)) for _, content in asked}
+    return sha256("\n".join(sorted(sha256(text) + pictures[content] for text, content in asked)))
 
 
 def _content(picture: Picture) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -28,6 +31,7 @@ from eraser_lib.cli.main import app, parse_blocks
 from eraser_lib.cli.rows import read_rows
 from eraser_lib.experiments.gates import fit_joined
 from eraser_lib.families import Loaded
+from eraser_lib.families.weights import fingerprint
 from eraser_lib.gate import Gate
 from eraser_lib.threshold import calibrate
 from eraser_lib.train.models import new_model, population
@@ -99,7 +103,7 @@ def test_fit_ask_inspect_verify(
 
     checked = eraser("verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"])
     assert checked.exit_code == 1 and "NOT passed" in checked.output, "an untrained model refuses nothing"
-    assert "--forget is what fitted this eraser" in checked.stderr
+    assert "--forget is what fitted this eraser" in checked.stderr and "--retain is what" in checked.stderr
     assert "fitted on a-model, not on b-model" in eraser("ask", "b-model", out, "Where?").stderr
     lax = eraser(
         "verify", "a-model", out, "--forget", rows["forget"], "--retain", rows["retain"], "--refused", 0, "--changed", 1
@@ -410,6 +414,42 @@ def test_a_folder_is_the_same_by_every_name(tmp_path: Path, monkeypatch: pytest.
     Path("m2").mkdir()
     assert main._one_folder("m1", "./m1/") and main._one_folder(str(tmp_path / "m1"), "m1")
     assert not main._one_folder("m1", "m2") and not main._one_folder("owner/model", "owner/model@v1")
+
+
+def test_other_weights_are_noticed_in_the_same_folder_and_the_same_ones_in_another(
+    loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    loaded.model.save_pretrained(first)
+    push = {HookSite(0): torch.ones(1, loaded.model.config.get_text_config().hidden_size)}
+    about = {"model_id": str(first), "weights": fingerprint(first)}
+    Eraser(push, mode="constant", metadata=about).save_pretrained(tmp_path / "eraser", model=loaded.model)
+    first.rename(moved)
+    capsys.readouterr()
+    main.attachable(tmp_path / "eraser", loaded, str(moved))
+    assert capsys.readouterr().err == ""
+    other = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.001)
+    other.save_pretrained(first)
+    capsys.readouterr()
+    main.attachable(tmp_path / "eraser", loaded, str(first))
+    assert f"the weights in {first} are not those that the eraser was fitted on" in capsys.readouterr().err
+
+
+def test_rows_are_known_in_another_order_and_file(rows: dict[str, Path], tmp_path: Path) -> None:
+    lines = rows["forget"].read_text().splitlines()
+    again = tmp_path / "again.jsonl"
+    again.write_text("\n".join([*reversed(lines), lines[0]]).replace("nowhere at all", "somewhere"))
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("\n".join(lines[1:]))
+    before = workshop.fingerprint(read_rows(rows["forget"], "forget"))
+    assert workshop.fingerprint(read_rows(again, "forget", role="test")) == before
+    assert workshop.fingerprint(read_rows(fewer, "forget")) != before
+    other = read_rows(rows["forget"], "forget")
+    other[0] = replace(other[0], prompt=replace(other[0].prompt, image=Image.new("RGB", (8, 8))))
+    assert workshop.fingerprint(other) != before, "another picture is another row"
 
 
 def test_a_gate_is_no_wider_than_its_solver_has_room_for(loaded: Loaded) -> None:
