@@ -243,6 +243,7 @@ def test_no_option_of_a_profile_is_overridden_by_the_default_profile() -> None:
     """Snakemake takes an option that stands in both from ``profiles/default``, whichever profile is named."""
     options = {name: set(yaml.safe_load((HERE / "profiles" / name / "config.yaml").read_text())) for name in PROFILES}
     assert {name: options[name] & options["default"] for name in PROFILES if name != "default"} == {
+        "kubernetes": set(),
         "one-gpu": set(),
         "slurm": set(),
     }
@@ -253,6 +254,7 @@ def test_profiles_of_machines_that_die_try_again() -> None:
     found = {name: yaml.safe_load((HERE / "profiles" / name / "config.yaml").read_text()) for name in PROFILES}
     assert {name: options.get("retries", 0) for name, options in found.items()} == {
         "default": 0,
+        "kubernetes": 2,
         "one-gpu": 1,
         "slurm": 2,
     }
