@@ -25,6 +25,13 @@ def whole(name: str) -> dict[str, Any]:
     return content
 
 
+def test_an_action_is_one_commit_everywhere_and_says_its_version() -> None:
+    text = "\n".join(path.read_text() for path in FILES)
+    named = re.findall(r"uses: *(\S+)@(.*)", text)
+    assert len(named) > 10 and len(set(named)) == len({action for action, _ in named})
+    assert all(re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", version) for _, version in named)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (HERE / "Makefile").read_text(), re.MULTILINE))
@@ -33,7 +40,7 @@ def test_every_step_calls_a_target_or_a_program_of_the_repository(path: Path) ->
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]), "only actions of the platform itself"
+                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"]), "the platform's own, by its commit"
                 continue
             for line in step["run"].splitlines():
                 program, *words = line.split()
