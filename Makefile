@@ -106,7 +106,6 @@ report: $(INSTALLED)  ## compare the run with the committed reference again
 
 test: $(INSTALLED) lint  ## everything: lint, unit tests, a micro study end to end, the strict book
 	@$(PY) -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
-	@if test -s results/$(STUDY_NAME)/summary.csv; then $(MAKE) book; else echo "No results/$(STUDY_NAME) yet: the book was not built."; fi
 
 test-fast: $(INSTALLED)  ## unit tests only
 	@$(PY) -m pytest -m "not e2e and not slow"

@@ -19,7 +19,7 @@ from eraser_lib.bench.records import Prompt
 from eraser_lib.experiments import closed, overheads, pace
 from eraser_lib.experiments.dev import DevRows
 from eraser_lib.experiments.sets import fit_sets
-from eraser_lib.experiments.study import Study
+from eraser_lib.experiments.study import MICRO_SIZES, Study
 from eraser_lib.sites import every_layer
 from eraser_lib.study import kept
 
@@ -85,7 +85,7 @@ def test_nothing_is_told_of_what_was_not_timed_or_searched(tmp_path: Path) -> No
 
 
 def test_what_was_chosen_is_fitted_and_attached_in_rounds(study: Study, tmp_path: Path, folder: Path) -> None:
-    here = replace(study, out=tmp_path)
+    here = replace(study, out=tmp_path, sizes=MICRO_SIZES)
     here.__dict__.update(vanilla=study.vanilla, world=study.world)
     shutil.copytree(folder, here.world_folder)
     rows, read, reading = pace.read(here)

@@ -202,8 +202,9 @@ def test_records_are_json(tmp_path: Path) -> None:
 PROFILES = sorted(path.parent.name for path in (HERE / "profiles").glob("*/config.yaml"))
 
 
-@pytest.mark.parametrize("name", ["toy", "gpu", "paper"])
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(
+    ("profile", "name"), [("default", "toy"), *((one, name) for one in PROFILES for name in ("gpu", "paper"))]
+)
 def test_every_profile_plans_the_whole_matrix(clone: Path, profile: str, name: str) -> None:
     """A dry run: the profile's options exist, its executor is installed, and every job gets its resources."""
     if name != "toy":

@@ -17,7 +17,6 @@ from eraser_lib.study.paths import root
 from eraser_lib.train.models import train_branch
 from eraser_lib.train.recipe import MICRO
 
-
 BOTH = ("vanilla", "retain_only_5")
 
 
