@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks import timing
 from eraser_lib import Eraser, HookSite, Moments, find_decoder
+from eraser_lib.cli.workshop import WIDEST
 from eraser_lib.experiments.gates import fit_gate
 from eraser_lib.gate import Gate, hard_gate, ridge_gate, ridge_gates
 from eraser_lib.hooks import run_capture
@@ -55,29 +56,45 @@ def solvers(direction: Tensor) -> dict[str, Callable[[Tensor, Tensor], Any]]:
 def fit(model: Any, prompts: Callable[[int], dict[str, Tensor]], *, rows: int) -> Iterator[dict[str, Any]]:
     """Fit one gate at three quarters of the depth: forward passes that stop there, then each solver.
 
-    The ratio is that of passes and solver together to the passes alone.
+    Then gates at 8 and at all blocks, those that end there and all: one for each block, and one on what all of them say
+    together where that is no wider than the command line's (`WIDEST`). The ratio is that of passes and solver together
+    to the passes alone, which keep what every one of these blocks says.
     """
     decoder = find_decoder(model)
-    site = HookSite(3 * len(decoder.layers) // 4)
+    blocks = len(decoder.layers)
     few, many = rows // 10, rows
-    batches = -(-(few + many) // BATCH)
     inputs = prompts(BATCH)
-    found: list[Tensor] = []
-
-    def passes() -> None:
-        for _ in range(batches):
-            found.append(run_capture(model, inputs, [site])[site])
-
-    run_capture(model, inputs, [site])  # what the first pass of a process makes is no part of a fit
-    took = _least(passes, model.device, 3)
     noise = torch.randn(few + many, decoder.hidden_size, device=model.device)
     forget, retain = noise[:few], noise[few:]
     shape = f"{few} forget, {many} retain prompts"
-    shared = {"shape": shape, "layers": 1, "batch": BATCH, "phase": "fit", "unit": "s", "reference": "forward passes"}
-    yield {**shared, "method": "forward passes", "value": took, "ratio": 1.0}
-    for name, solve in solvers(noise[0]).items():
-        seconds = _least(functools.partial(solve, forget, retain), model.device, 3)
-        yield {**shared, "method": name, "value": seconds, "ratio": (took + seconds) / took}
+    for count in sorted({1, min(8, blocks), blocks}):
+        stop = max(count, 3 * blocks // 4 + 1)
+        sites = [HookSite(layer) for layer in range(stop - count, stop)]
+        found: list[dict[HookSite, Tensor]] = []
+
+        def passes(sites: list[HookSite] = sites, found: list[dict[HookSite, Tensor]] = found) -> None:
+            found[:] = [run_capture(model, inputs, sites) for _ in range(-(-(few + many) // BATCH))]
+
+        run_capture(model, inputs, sites)  # what the first pass of a process makes is no part of a fit
+        took = _least(passes, model.device, 3)
+        shared = {"shape": shape, "layers": count, "batch": BATCH, "phase": "fit", "unit": "s",
+                  "reference": "forward passes"}  # fmt: skip
+        yield {**shared, "method": "forward passes", "value": took, "ratio": 1.0}
+        calls = {name: functools.partial(solve, forget, retain) for name, solve in solvers(noise[0]).items()}
+        if count > 1:
+            calls = {"eraser (a gate for each block)": functools.partial(_in_turn, calls["eraser"], count)}
+            width = count * decoder.hidden_size
+            if width <= WIDEST:
+                wide = torch.randn(few + many, width, device=model.device)
+                solve = solvers(wide[0])["eraser"]
+                calls["eraser (a gate on all of them)"] = functools.partial(solve, wide[:few], wide[few:])
+        for name, call in calls.items():
+            seconds = _least(call, model.device, 3)
+            yield {**shared, "method": name, "value": seconds, "ratio": (took + seconds) / took}
+
+
+def _in_turn(call: Callable[[], Any], count: int) -> list[Any]:
+    return [call() for _ in range(count)]
 
 
 def published(

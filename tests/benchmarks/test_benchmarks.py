@@ -221,6 +221,38 @@ def test_the_attack_goes_through_the_model_once_a_step_and_leaves_it_as_it_was(t
     assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.parameters())
 
 
+def test_a_fit_is_timed_at_one_block_and_at_all(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, width = len(find_decoder(tiny).layers), find_decoder(tiny).hidden_size
+    read: list[int] = []
+    solved: list[int] = []
+    ridge = fitting.ridge_gate
+
+    def watched(forget: Tensor, about: Moments) -> Any:
+        solved.append(forget.shape[1])
+        return ridge(forget, about)
+
+    def least(call: Any, *_: object) -> float:
+        call()
+        return 2.0
+
+    monkeypatch.setattr(fitting, "run_capture", lambda model, inputs, sites: read.append(len(sites)))
+    monkeypatch.setattr(fitting, "ridge_gate", watched)
+    monkeypatch.setattr(fitting, "_least", least)
+
+    def several() -> dict[str, float]:
+        rows = list(fitting.fit(tiny, lambda count: cost.prompts(tiny, count, 8), rows=100))
+        one = {row["method"] for row in rows if row["layers"] == 1}
+        assert one == {"forward passes", *fitting.solvers(torch.ones(2))}
+        return {row["method"]: row["ratio"] for row in rows if row["layers"] == blocks}
+
+    each, together = "eraser (a gate for each block)", "eraser (a gate on all of them)"
+    assert several() == {"forward passes": 1, each: 2, together: 2}
+    assert set(read) == {1, blocks} and len(read) == 2 * (1 + 4), "110 prompts are four batches, and one warms up"
+    assert solved == [width, *blocks * [width], blocks * width]
+    monkeypatch.setattr(fitting, "WIDEST", blocks * width - 1)
+    assert several() == {"forward passes": 1, each: 2}
+
+
 def test_fits_in_turn_and_attacks_are_compared_with_the_passes_of_a_parallel_fit(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

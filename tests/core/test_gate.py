@@ -45,9 +45,11 @@ def test_hard_gate_is_the_dense_matrix(seed: int, n_f: int, n_r: int, d: int, ga
     # Oracle: W P minimises ||W P H - r 1^T||^2 + g ||W P||^2, by augmented least squares on the d x d matrix.
     rows = forget @ projector
     absolute = gamma * float(rows.square().sum()) / n_f
-    # what the claim is about: a ridge that is not negligible, and rows of which the projection does not leave rounding
+    # what the claim is about: a ridge that is not negligible, and rows of which neither the projection nor the sum of
+    # them, which a gate is a multiple of where they lie on a line, leaves rounding
     assume(absolute >= 1e-4 * float(torch.linalg.matrix_norm(rows, 2)) ** 2)
     assume(float(rows.square().sum()) >= 1e-3 * float(forget.square().sum()))
+    assume(float(rows.sum(0).square().sum()) >= 1e-2 * n_f * float(rows.square().sum()))
     stacked = torch.cat([rows, absolute**0.5 * torch.eye(d, dtype=torch.float64)])
     target = torch.cat([r.expand(n_f, d), torch.zeros(d, d, dtype=torch.float64)])
     dense = least_squares(stacked, target).T  # (d, d), acts on h
