@@ -24,7 +24,7 @@ COUNTS = ((100, 1000), (1000, 1000), (100, 10000))
 """Forget and retain prompts."""
 ROWS_EACH = 20
 """Forget prompts of a request, where each person makes one."""
-ENOUGH = 2.0
+ENOUGH = 5.0
 """Seconds from which one measurement of a solver is enough."""
 SMALL = 1e-3
 """Length of the vectors that gates add while others are fitted, so that nothing overflows through many blocks."""
