@@ -129,7 +129,7 @@ def test_an_interruption_ends_the_pods(cluster: Path, start: Callable[..., subpr
     (job,) = running
     pod = int((job / "process").read_text())
     assert runs(pod)
-    time.sleep(1)  # the name of the job reaches Snakemake
+    time.sleep(3)  # the name of the job reaches Snakemake
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 1, text
