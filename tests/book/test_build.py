@@ -41,6 +41,10 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def built(book_copy: Path) -> Path:
     """The HTML of a strict build of the book."""
+    # of the notebooks, which are all alike, those of two kinds: `test_make.py` builds every page
+    toc = book_copy / "_toc.yml"
+    whole = toc.read_text()
+    toc.write_text(re.sub(r" *- file: book/run/notebooks/(?!\S*(?:04_gate|07_compare))\S+\n *title: .*\n", "", whole))
     done = build(book_copy)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return book_copy / "_build" / "html"
