@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import tempfile
 import traceback
@@ -109,8 +110,8 @@ def fit(
         if as_json:
             show(report)
             return
-    typer.echo(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
-    typer.echo(f"Check it on rows of your own: eraser verify {model} {out} --forget FILE --retain FILE")
+    tell(f"{out}: opens {report['opened']:.0%} of forget rows that were set apart, {made.calibration}.")
+    tell(f"Check it on rows of your own: eraser verify {model} {out} --forget FILE --retain FILE")
 
 
 @app.command()
@@ -140,11 +141,11 @@ def ask(
         if as_json:
             show(found)
             return
-    typer.echo(f"before: {found['before']}\nafter:  {found['after']}")
+    tell(f"before: {found['before']}\nafter:  {found['after']}")
     if found["value"] is not None:
         state, bound = "open" if found["opened"] else "closed", found["threshold"]
         against = f"against {bound:.3g}" if bound is not None and math.isfinite(bound) else "without a threshold"
-        typer.echo(f"gate:   {state}, {found['value']:.3g} {against}")
+        tell(f"gate:   {state}, {found['value']:.3g} {against}")
 
 
 @app.command()
@@ -161,7 +162,7 @@ def inspect(
             show(found)
             return
     for name, value in found.items():
-        typer.echo(f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}")
+        tell(f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}")
 
 
 @app.command()
@@ -196,7 +197,7 @@ def verify(
         if as_json:
             show(report)
     if not as_json:
-        typer.echo(
+        tell(
             f"forget: {report['forget_opened']:.1%} of {report['forget_rows']} rows opened, "
             f"{report['forget_refused']:.1%} refused (wanted: {refused:.0%} or more), "
             f"{report['forget_kept_answer']:.1%} of the opened still say the answer\n"
@@ -299,9 +300,17 @@ def parse_blocks(text: str, option: str) -> list[int] | None:
     return sorted(found) or None
 
 
+def tell(text: str) -> None:
+    """Print on standard output. Whoever reads it may stop (`| head -1`), and the exit code still says what came out."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show(values: Any) -> None:
     """JSON on standard output; null for the threshold of a gate that has none, infinite though it is."""
-    typer.echo(json.dumps(_finite(values), indent=1, allow_nan=False))
+    tell(json.dumps(_finite(values), indent=1, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

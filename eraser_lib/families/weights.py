@@ -19,7 +19,8 @@ def fingerprint(folder: str | Path) -> str | None:
     Other training changes almost every byte, so that a sample tells it; a change of few single weights may escape.
     Names of files do not count, their sizes and shards do.
     """
-    files = [file for kind in ("safetensors", "bin", "pt") for file in Path(folder).glob(f"*.{kind}")]
+    # what a training leaves beside them, such as training_args.bin, is none
+    files = [*Path(folder).glob("*.safetensors")] or [*Path(folder).glob("pytorch_model*.bin")]
     found = []
     for file in files:
         size = file.stat().st_size

@@ -425,6 +425,7 @@ def test_other_weights_are_noticed_in_the_same_folder_and_the_same_ones_in_anoth
     about = {"model_id": str(first), "weights": fingerprint(first)}
     Eraser(push, mode="constant", metadata=about).save_pretrained(tmp_path / "eraser", model=loaded.model)
     first.rename(moved)
+    (moved / "training_args.bin").write_bytes(b"of a training")
     capsys.readouterr()
     main.attachable(tmp_path / "eraser", loaded, str(moved))
     assert capsys.readouterr().err == ""
@@ -436,6 +437,13 @@ def test_other_weights_are_noticed_in_the_same_folder_and_the_same_ones_in_anoth
     capsys.readouterr()
     main.attachable(tmp_path / "eraser", loaded, str(first))
     assert f"the weights in {first} are not those that the eraser was fitted on" in capsys.readouterr().err
+
+
+def test_a_reader_who_stops_changes_no_exit_code(tmp_path: Path) -> None:
+    Eraser({HookSite(0): torch.ones(1, 8)}, mode="constant").save_pretrained(tmp_path / "eraser")
+    command = f"set -o pipefail; {sys.executable} -m eraser_lib.cli inspect {tmp_path / 'eraser'} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_rows_are_known_in_another_order_and_file(rows: dict[str, Path], tmp_path: Path) -> None:
