@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFUTED = "refuted"
-"""In a manifest: a log that came out otherwise after the job had run, so that only the job itself can settle it."""
+"""In a manifest: what came out otherwise after the job had run, a log or what its notebook prints elsewhere, so that only
+the job itself can settle it."""
 UNLIKE = ("seconds",)
 """Columns of a log that no two runs share."""
 ROUNDED = ("gate_value", "gate_values")
@@ -100,24 +101,22 @@ def _run_again(preset: Preset, name: str) -> bool:
     return not reference.is_file() or read_json(run)["created"] != read_json(reference)["created"]
 
 
-def repeated(preset: Preset, stale: set[str]) -> list[str]:
-    """Jobs of other presets that were run again on the present code and came out the same: they confirm as well.
+def repeated(preset: Preset, stale: set[str]) -> dict[str, bool]:
+    """Jobs of other presets that were run again on the present code, and whether they came out the same.
 
-    By their logs; where they write none, by what their notebooks printed.
+    By their logs; where they write none, by what their notebooks printed. Those that did confirm as well.
     """
     run, reference = preset.run, preset.reference
-    found = []
+    found = {}
     for name, (job, _) in other_jobs(preset).items():
         if name in stale or not _run_again(preset, name):
             continue
         logs = [path.relative_to(run.path) for folder in job.logs for path in (run.logs / folder).glob("seed*.parquet")]
         if logs:
-            alike = all(_same(run.path / log, reference.path / log) for log in logs)
+            found[name] = all(_same(run.path / log, reference.path / log) for log in logs)
         else:
             mine, theirs = (_printed(folder.notebook(name)) for folder in (run, reference))
-            alike = bool(mine) and len(mine) == len(theirs) and all(map(_reads_alike, mine, theirs))
-        if alike:
-            found.append(name)
+            found[name] = bool(mine) and len(mine) == len(theirs) and all(map(_reads_alike, mine, theirs))
     return found
 
 
@@ -153,6 +152,8 @@ class Evidence:
     """Logs that are not those of the reference, or that it lacks."""
     moved: list[str]
     """Those of them that the reference has."""
+    reworded: frozenset[str] = frozenset()
+    """Notebooks without logs that printed something else than in the reference."""
 
 
 def evidence(preset: Preset) -> Evidence:
@@ -163,12 +164,16 @@ def evidence(preset: Preset) -> Evidence:
         if manifest.stale_reasons(read_json(preset.run.manifest(name)), manifest.inputs(job, owner))
     }
     unequal = differing(preset)
-    made = [*(name for name in jobs(preset) if _run_again(preset, name)), *repeated(preset, stale)]
+    again = repeated(preset, stale)
+    made = [*(name for name in jobs(preset) if _run_again(preset, name)), *(name for name in again if again[name])]
     modules: dict[str, str] = {}
     for name in made:
         modules |= read_json(preset.run.manifest(name))["sources"]["modules"]
     moved = [name for name in unequal if (preset.reference.path / name).is_file()]
-    return Evidence(sorted(made), modules, unequal, moved)
+    others = other_jobs(preset)
+    known = [name for name in again if not others[name][0].logs and _printed(preset.reference.notebook(name))]
+    reworded = frozenset(others[name][0].notebook for name in known if not again[name])
+    return Evidence(sorted(made), modules, unequal, moved, reworded)
 
 
 def confirm(preset: Preset, shown: Evidence) -> dict[str, str]:
@@ -227,6 +232,10 @@ def _judge(found: Mapping[str, tuple[Path, Job, Preset]], preset: Preset, shown:
             if shown.moved:  # the reference moves on, but nothing that is found later can speak for this job
                 content[REFUTED] = shown.moved[0]
                 _rewrite(path, content)
+        elif not job.logs and job.notebook in shown.reworded:
+            content[REFUTED] = f"what {job.notebook} prints"
+            _rewrite(path, content)
+            verdicts[name] = f"{content[REFUTED]} has changed: run it again"
         elif REFUTED in content:
             verdicts[name] = f"{content[REFUTED]} changed after it ran: run it again"
         elif own:

@@ -271,15 +271,23 @@ def test_a_job_without_logs_speaks_by_what_it_printed(slow: tuple, clone: Path, 
         content["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
         write_json(folder.notebook(LATE), content)
 
+    def neighbour() -> str:
+        rerun_without_promoting(short)
+        ran(short.run, printed)
+        manifest.write(job, whole, short.run, manifest.inputs(job, whole), seconds=1.0, peak_bytes=1)
+        promote.adopt(short)
+        return promote.promote(short)[1][LATE.replace("llava", "qwen")]
+
+    job = matrix.jobs(whole)[LATE]
     ran(whole.reference, "0.25")
     (clone / "eraser_lib" / "own.py").write_text("x = 0 + 1\n")
-    rerun_without_promoting(short)
-    ran(short.run, printed)
-    job = matrix.jobs(whole)[LATE]
-    manifest.write(job, whole, short.run, manifest.inputs(job, whole), seconds=1.0, peak_bytes=1)
-    promote.adopt(short)
-    neighbour = promote.promote(short)[1][LATE.replace("llava", "qwen")]
-    assert neighbour == ("confirmed" if printed == "0.25" else "eraser_lib.own changed")
+    if printed == "0.25":
+        assert neighbour() == "confirmed"
+        return
+    assert neighbour() == "what 12_push prints has changed: run it again"
+    # the reference prints it now, which says nothing about the job from before
+    (clone / "eraser_lib" / "own.py").write_text("x = 2 - 1\n")
+    assert neighbour() == "what 12_push prints changed after it ran: run it again"
 
 
 def test_logs_are_the_same_up_to_rounding_in_what_gates_say_and_in_nothing_else(tmp_path: Path) -> None:
