@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFUTED = "refuted"
-"""In a manifest: what came out otherwise after the job had run, a log or what its notebook prints elsewhere, so that only
-the job itself can settle it."""
+"""In a manifest: what came out otherwise after the job had run, a log or what a notebook prints, so that only the job
+itself can settle it."""
 UNLIKE = ("seconds",)
 """Columns of a log that no two runs share."""
 ROUNDED = ("gate_value", "gate_values")
