@@ -158,9 +158,10 @@ class Evidence:
 
 def evidence(preset: Preset) -> Evidence:
     """What a complete run shows, beside the reference as it was before the run takes its place."""
+    others = other_jobs(preset)
     stale = {
         name
-        for name, (job, owner) in other_jobs(preset).items()
+        for name, (job, owner) in others.items()
         if manifest.stale_reasons(read_json(preset.run.manifest(name)), manifest.inputs(job, owner))
     }
     unequal = differing(preset)
@@ -170,7 +171,6 @@ def evidence(preset: Preset) -> Evidence:
     for name in made:
         modules |= read_json(preset.run.manifest(name))["sources"]["modules"]
     moved = [name for name in unequal if (preset.reference.path / name).is_file()]
-    others = other_jobs(preset)
     known = [name for name in again if not others[name][0].logs and _printed(preset.reference.notebook(name))]
     reworded = frozenset(others[name][0].notebook for name in known if not again[name])
     return Evidence(sorted(made), modules, unequal, moved, reworded)

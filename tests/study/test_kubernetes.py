@@ -11,15 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from eraser_lib.study import matrix, preset
+from eraser_lib.study.engine import _group_alive
 from tests.study import kubernetes
 from tests.study.toys import HERE, PRESET
 
@@ -61,15 +60,6 @@ def inside(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A job's pod, and what its container asks for at most."""
     pod: dict[str, Any] = manifest["spec"]["template"]["spec"]
     return pod, pod["containers"][0]["resources"]["limits"]
-
-
-def runs(group: int) -> bool:
-    """Whether a process of a pod is there; one that nobody has buried is not."""
-    for process in psutil.process_iter():
-        with suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 @pytest.mark.slow
@@ -128,14 +118,14 @@ def test_an_interruption_ends_the_pods(cluster: Path, start: Callable[..., subpr
         time.sleep(0.1)
     (job,) = running
     pod = int((job / "process").read_text())
-    assert runs(pod)
+    assert _group_alive(pod)
     time.sleep(3)  # the name of the job reaches Snakemake
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 1, text
     assert kubernetes.calls(cluster, "delete") == [[job.name], [job.name]], "before it was created, and now"
     assert not kubernetes.jobs(cluster)
-    assert not runs(pod)
+    assert not _group_alive(pod)
 
 
 @pytest.fixture
@@ -171,7 +161,7 @@ def test_no_two_pods_run_the_same_job(cluster: Path, pods: Callable[..., str], t
     other = pods("submit", script(tmp_path / "3.sh", "runs/micro/a"))
     assert first == again != other
     assert {path.name for path in kubernetes.jobs(cluster)} == {again, other}
-    assert not runs(left)
+    assert not _group_alive(left)
 
 
 def test_a_job_of_snakemake_in_a_pod_belongs_to_that_pod(
